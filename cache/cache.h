@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * cache: the data of files, as the file system sees it. A cache_file is the content of one inode:
+ * a committed object version (its base), and what has been written since. It is read and written
+ * at any offset through handles; flush publishes it in the bucket as one new object version.
+ *
+ *   write   appends to staging, and the interval map points there; never touches the base
+ *   flush   seals the file as of this moment and commits it: one PUT, a multipart upload (whose
+ *           full parts may have gone up while the file was written), or a COPY
+ *   commit  is conditional on `expect`: the ETag that the key has, as far as we know, or its absence
+ *
+ * One commit at a time per file. Until a journal exists, nothing staged survives the process;
+ * hence close waits for the commit and returns its error.
+ *
+ * Thread-safe. Functions that take a cancel may block, and return -EINTR when it fires.
+ */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+#include "s3/store.h"
+
+struct cancel;
+struct cache;
+struct cache_file;
+struct cache_handle;
+
+struct cache_params {
+    struct store *store;      /* borrowed, outlives the cache */
+    const char *dir;          /* directory for staging files; exists; copied */
+    uint64_t memory;          /* ceiling for block cache and buffers, bytes */
+    uint64_t disk;            /* ceiling for staging, bytes */
+    unsigned uploads;         /* parts and PUTs in flight at most; 0 = 16 */
+    uint64_t op_timeout_ns;   /* for single requests, given to the store; 0 = the store's default */
+    uint64_t part_size;       /* first parts' size, bytes; 0 = see cache/plan.h's schedule */
+    /* After a commit made `now` the file's base (also for COPY of attributes), before flush returns. owner is the file's. No lock held. */
+    void (*committed)(void *owner, const struct store_object *now);
+};
+
+int cache_new(const struct cache_params *p, struct cache **ret); /* -errno, logged */
+void cache_free(struct cache *c);                                 /* no file is left */
+
+struct cache_stats {
+    uint64_t staged;       /* bytes on disk */
+    uint64_t dirty_files;  /* files with uncommitted changes */
+    uint64_t uploading;    /* bytes of the commits and streams under way that are not yet in the bucket */
+    uint64_t commits, commit_errors;
+    uint64_t read_hits, read_misses, bytes_fetched;
+};
+void cache_get_stats(struct cache *c, struct cache_stats *ret);
+struct workq *cache_deliver(struct cache *c); /* where parked operations complete; for the caller's own asynchronous work */
+
+/* ---- files ---- */
+
+/* A file at bucket/key. base: the committed version, NULL for a new file, which is dirty from the start (an
+ * empty file is an object too). All is copied. owner comes back in committed(). Refcounted, starts at 1. */
+struct cache_file *cache_file_new(struct cache *c, const char *bucket, const char *key, const struct store_object *base, void *owner);
+struct cache_file *cache_file_ref(struct cache_file *f);
+/* The last unref drops what is uncommitted (and aborts its multipart upload, in the background). */
+void cache_file_unref(struct cache_file *f);
+
+uint64_t cache_file_size(struct cache_file *f);
+bool cache_file_dirty(struct cache_file *f);      /* data, headers or key not yet committed */
+bool cache_file_data_dirty(struct cache_file *f); /* data not yet committed */
+/* Object headers (POSIX attributes among the user metadata) that the next commit writes. Copied. Marks the file dirty. */
+void cache_file_set_headers(struct cache_file *f, const struct store_headers *h);
+/* Grows (with zeros) or shrinks. 0, -EFBIG, -EINTR, -ENOSPC, -EIO. Shrinking to 0 forgets the base's bytes without reading them. */
+int cache_file_truncate(struct cache_file *f, uint64_t size, struct cancel *cancel);
+/* The file's next commit goes to bucket/key, whose present version is expect (NULL: absent; "*": whatever is there).
+ * Waits for a commit under way. The content stays (a clean file's next commit is a COPY of its base at the old key);
+ * the old key is not deleted here. */
+int cache_file_retarget(struct cache_file *f, const char *bucket, const char *key, const char *expect, struct cancel *cancel);
+/* The object was moved by someone else of ours (a directory rename): base and target become bucket/key with `now`. No commit is under way, the file is clean. */
+void cache_file_rebase(struct cache_file *f, const char *bucket, const char *key, const struct store_object *now);
+/* The name is gone: commits become no-ops that succeed, forever. With fetch_base the base's bytes that are
+ * still needed are first brought into staging, so that open handles go on reading after the object is deleted. Waits for a commit under way. */
+int cache_file_orphan(struct cache_file *f, bool fetch_base, struct cancel *cancel);
+
+/* ---- handles ---- */
+
+/* One open file description. Holds a reference on the file. */
+struct cache_handle *cache_handle_new(struct cache_file *f);
+void cache_handle_free(struct cache_handle *h); /* no operation of it is under way */
+
+struct cache_read {
+    uint64_t off;
+    size_t len; /* at most 4 MiB */
+    /* Exactly once, inline or on the deliver queue; iov is valid until it returns; short only at the end of file. */
+    void (*done)(struct cache_read *r, int err, const struct iovec *iov, int n_iov);
+    void *ctx;
+    void *layer; /* private */
+};
+void cache_read(struct cache_handle *h, struct cache_read *r);        /* never blocks on the network */
+void cache_read_cancel(struct cache_handle *h, struct cache_read *r); /* done follows soon, with -EINTR; the caller guarantees it has not returned yet */
+
+/* Writes n bytes at off, or at the end with append (atomically). Blocks only while staging is full and commits or streams
+ * under way will free some. Writes all: 0, or -EFBIG, -ENOSPC, -EIO, -EINTR (nothing written). */
+int cache_write(struct cache_handle *h, const void *buf, size_t n, uint64_t off, bool append, struct cancel *cancel);
+
+struct cache_wait {
+    /* Exactly once unless cancelled; inline (when nothing is dirty) or on the deliver queue. err: what kept the
+     * file, or an earlier commit of it, from the bucket; each handle learns of an error once. */
+    void (*done)(struct cache_wait *w, int err);
+    void *ctx;
+    void *layer; /* private */
+};
+/* Seals and commits what is dirty now; done when the bucket has it. Close and fsync both call it. */
+void cache_flush(struct cache_handle *h, struct cache_wait *w);
+/* Stops waiting (the commit goes on): true and done never runs, or false and done has run or is about to. */
+bool cache_flush_cancel(struct cache_handle *h, struct cache_wait *w);
+/* The same, synchronously, without a handle. -EINTR when cancelled (the commit goes on). */
+int cache_file_flush(struct cache_file *f, struct cancel *cancel);

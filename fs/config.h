@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * config: every option, once. One table in config.c names each option with its type, default and
+ * help text; from it come the -o parser, the configuration file's parser, `--help`, the list in the
+ * man page and mlopsfs.conf. Later sources win: defaults, configuration file, environment, -o.
+ */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/types.h>
+
+enum config_addressing { CONFIG_ADDRESSING_AUTO, CONFIG_ADDRESSING_PATH, CONFIG_ADDRESSING_VIRTUAL };
+
+struct config {
+    /* server */
+    char *endpoint;        /* S3_ENDPOINT, AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL; NULL = AWS */
+    char *region;          /* S3_REGION, AWS_REGION, AWS_DEFAULT_REGION; NULL = us-east-1 */
+    int addressing;
+    char *ca_file;         /* AWS_CA_BUNDLE */
+    char *profile, *access_key, *secret_key;
+    bool anonymous;
+    unsigned connections;
+    uint64_t op_timeout_ns;
+    bool allow_bucket_ops;
+    /* cache */
+    char *cache_dir;       /* default: /var/cache/mlopsfs for root, else $XDG_CACHE_HOME/mlopsfs or ~/.cache/mlopsfs */
+    uint64_t memory, disk; /* bytes */
+    uint64_t part_size;    /* bytes; 0 = the schedule's */
+    unsigned uploads;
+    /* attributes */
+    uint64_t attr_ttl_ns, dir_ttl_ns;
+    uid_t uid; gid_t gid;  /* of objects that say nothing; default: who mounts */
+    mode_t fmode, dmode;   /* same: 0644, 0755 */
+    bool allow_other, read_only;
+    uint64_t rename_max;   /* objects in a directory that rename will move */
+    /* videos */
+    bool probe;
+    uint64_t probe_timeout_ns;
+    /* running */
+    bool foreground;
+    int log_level;
+    char *log_file;
+    bool durable;          /* local store: sync to disk */
+    char *fault;           /* tests: see s3/fault.h */
+    /* what to mount: not options of the table */
+    enum { CONFIG_S3, CONFIG_LOCAL } kind;
+    char *bucket;          /* NULL = every bucket is a directory */
+    char *prefix;          /* "" or "a/b/" */
+    char *local_path;
+    char *mountpoint;      /* absolute, resolved */
+    char *conf_path;       /* file that was read, NULL if none */
+};
+
+void config_init(struct config *c); /* defaults */
+void config_clear(struct config *c);
+/* Reads a configuration file (GKeyFile, group [mlopsfs]). path NULL: $MLOPSFS_CONF, ~/.config/mlopsfs/mlopsfs.conf, /etc/mlopsfs.conf,
+ * the first that exists; none is fine. A bad line: -EINVAL, logged with file, line or name, and what would be right. */
+int config_read_file(struct config *c, const char *path);
+int config_read_environment(struct config *c);
+/* "name=value,name2" as after -o; commas in a value are written \,. Unknown names: -EINVAL, logged, with the nearest name. Generic mount options
+ * that mount(8) passes (rw, ro, dev, suid, exec, auto, noauto, user, nofail, _netdev, x-*…) are accepted. */
+int config_read_options(struct config *c, const char *options);
+/* "s3://[bucket[/prefix]]", "local:PATH[,bucket]" or NULL (S3_BUCKET). -EINVAL, logged. */
+int config_set_source(struct config *c, const char *source);
+/* Derived defaults and cross checks after all sources. */
+int config_finish(struct config *c);
+
+void config_print_help(FILE *out); /* one line per option: name, default, what it does */
+void config_print_conf(FILE *out); /* mlopsfs.conf, commented, every option with its default */
+void config_print_man(FILE *out);  /* the man page's list (roff) */

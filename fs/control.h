@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * control: a mounted daemon's Unix socket, by which the command line asks it for its status and
+ * tells it to drain. One socket per mount point, in a directory only its owner can enter:
+ * $XDG_RUNTIME_DIR/mlopsfs or /run/mlopsfs (root) or CACHE_DIR/run; its name is a hash of the
+ * absolute mount point. One request per connection: a line "COMMAND[ ARG]"; the reply streams until the
+ * daemon closes, its last line "OK" or "ERR text".
+ */
+#pragma once
+#include <stdbool.h>
+#include <stdio.h>
+
+struct control;
+
+/* Runs on the control thread, one connection at a time each; writes reply lines; 0 → "OK", -errno → "ERR strerror". May block. */
+typedef int control_handler(void *ctx, const char *command, const char *arg, FILE *reply);
+
+/* mountpoint: absolute. A stale socket is replaced. 0 or -errno, logged. */
+int control_new(const char *mountpoint, control_handler *handler, void *ctx, struct control **ret);
+void control_free(struct control *c); /* closes, removes the socket, joins */
+/* The client's side: sends a command to the daemon of this mount point and hands every reply line (without newline) to line().
+ * 0, -ENOENT when no daemon serves this mount point, -ECOMM when it went away, or what the daemon answered (-EREMOTEIO with its text logged). */
+int control_call(const char *mountpoint, const char *command, const char *arg, void (*line)(void *ctx, const char *text), void *ctx);
