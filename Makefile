@@ -60,22 +60,30 @@ obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 archive = $(BUILD)/lib$(1).a
 ARCHIVES := $(foreach d,$(DIRS),$(call archive,$(d)))
 
+# V=1 shows the whole commands.
+ifneq ($(V),1)
+Q := @
+say = @echo "  $(1) $(2)"
+endif
+
 all: $(BUILD)/mlopsfs $(BUILD)/mlopsfs-probe compile_commands.json
 
 $(BUILD)/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+	$(call say,CC,$<)
+	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 
 define archive_rule
 $(call archive,$(1)): $(call obj,$(filter-out $(PROGRAMS),$(wildcard $(1)/*.c)))
 	@rm -f $$@
-	ar rcs $$@ $$^
+	$(call say,AR,$$@)
+	$(Q)ar rcs $$@ $$^
 endef
 $(foreach d,$(DIRS),$(eval $(call archive_rule,$(d))))
 
 $(BUILD)/libtest.a: $(call obj,$(TEST_LIB_SRCS))
 	@rm -f $@
-	ar rcs $@ $^
+	$(Q)ar rcs $@ $^
 
 # Layers, lowest last: fs → cache, catalog → s3 → base.
 LINK_base := $(call archive,base)
@@ -85,19 +93,22 @@ LINK_cache := $(call archive,cache) $(LINK_s3)
 LINK_fs := $(call archive,fs) $(call archive,cache) $(LINK_catalog)
 
 $(BUILD)/mlopsfs: $(call obj,fs/main.c) $(LINK_fs)
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 
 # The helper keeps sanitizers out: they do not live with seccomp and RLIMIT_AS.
 PROBE_OPT := -O2 -g -D_FORTIFY_SOURCE=2
 $(BUILD)/mlopsfs-probe: catalog/mlopsfs-probe.c Makefile $(wildcard catalog/*.h)
 	@mkdir -p $(@D)
-	$(CC) $(filter-out $(OPT),$(ALL_CFLAGS)) $(PROBE_OPT) -o $@ $< -pie $(PROBE_LIBS)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(filter-out $(OPT),$(ALL_CFLAGS)) $(PROBE_OPT) -o $@ $< -pie $(PROBE_LIBS)
 
 # A test links what its folder may know.
 define test_rule
 $(BUILD)/tests/$(1)/%: $(BUILD)/obj/tests/$(1)/%.o $(2) $(if $(TEST_LIB_SRCS),$(BUILD)/libtest.a)
 	@mkdir -p $$(@D)
-	$$(CC) $$(ALL_LDFLAGS) -o $$@ $$(filter %.o,$$^) $(if $(TEST_LIB_SRCS),$(BUILD)/libtest.a) $$(filter-out %libtest.a,$$(filter %.a,$$^)) $$(LIBS)
+	$(call say,LD,$$@)
+	$(Q)$$(CC) $$(ALL_LDFLAGS) -o $$@ $$(filter %.o,$$^) $(if $(TEST_LIB_SRCS),$(BUILD)/libtest.a) $$(filter-out %libtest.a,$$(filter %.a,$$^)) $$(LIBS)
 endef
 $(eval $(call test_rule,unit,$(LINK_s3)))
 $(eval $(call test_rule,store,$(LINK_s3)))

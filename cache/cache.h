@@ -65,6 +65,9 @@ bool cache_file_dirty(struct cache_file *f);      /* data, headers or key not ye
 bool cache_file_data_dirty(struct cache_file *f); /* data not yet committed */
 /* Object headers (POSIX attributes among the user metadata) that the next commit writes. Copied. Marks the file dirty. */
 void cache_file_set_headers(struct cache_file *f, const struct store_headers *h);
+/* The same, as long as it costs nothing: ignored when a multipart upload has fixed the headers already (its creation did), unless
+ * headers set since then will be written anyway. Never marks the file dirty. For times that only follow from writing. */
+void cache_file_suggest_headers(struct cache_file *f, const struct store_headers *h);
 /* Grows (with zeros) or shrinks. 0, -EFBIG, -EINTR, -ENOSPC, -EIO. Shrinking to 0 forgets the base's bytes without reading them. */
 int cache_file_truncate(struct cache_file *f, uint64_t size, struct cancel *cancel);
 /* The file's next commit goes to bucket/key, whose present version is expect (NULL: absent; "*": whatever is there).
@@ -94,6 +97,8 @@ struct cache_read {
 void cache_read(struct cache_handle *h, struct cache_read *r);        /* never blocks on the network */
 void cache_read_cancel(struct cache_handle *h, struct cache_read *r); /* done follows soon, with -EINTR; the caller guarantees it has not returned yet */
 
+/* Blocks until len bytes at off (fewer only at the end of file) are in buf: their number or -errno. */
+ssize_t cache_pread(struct cache_handle *h, void *buf, size_t len, uint64_t off, struct cancel *cancel);
 /* Writes n bytes at off, or at the end with append (atomically). Blocks only while staging is full and commits or streams
  * under way will free some. Writes all: 0, or -EFBIG, -ENOSPC, -EIO, -EINTR (nothing written). */
 int cache_write(struct cache_handle *h, const void *buf, size_t n, uint64_t off, bool append, struct cancel *cancel);

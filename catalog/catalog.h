@@ -57,6 +57,8 @@ struct video {
 int catalog_video_get(struct catalog *c, const char *bucket, const char *key, const char *etag, struct video *ret);
 /* Stores facts; fills v->uuid: the file's old one, or a new one (uuid_generate) when it is media and has none. Durable. */
 int catalog_video_put(struct catalog *c, const char *bucket, const char *key, const char *etag, uint64_t size, struct video *v);
+/* The object was copied onto itself (new headers, same bytes) and its ETag changed with it: the facts stay true. No row: 0. */
+int catalog_version_moved(struct catalog *c, const char *bucket, const char *key, const char *from_etag, const char *to_etag);
 /* A fact as extended attribute text: name without "user.video."; -ENODATA when unknown. Caller frees. Pure. */
 int video_fact(const struct video *v, const char *name, char **ret);
 extern const char *const video_fact_names[]; /* NULL-terminated */
@@ -70,6 +72,7 @@ struct query_row {
 };
 /* Every video (media object whose facts are known) for which all conditions hold, ordered by bucket and key.
  * A condition is FIELD OP VALUE, OP one of = != < <= > >= ~ (~: glob as in SQLite's GLOB); fields: the names in video_fact_names, and
- * bucket, key, name, size. Values are bound, never pasted. VALUE of duration may carry s/m/h, of size K/M/G. -EINVAL with *ret_error
+ * bucket, key, name, size. Values are bound, never pasted. VALUE of duration may carry s/m/h, of size K/M/G/T (powers of 1,024). Facts of a
+ * version that is known to be replaced do not count. -EINVAL with *ret_error
  * set (caller frees) to a sentence that names the faulty condition. each: nonzero stops. */
 int catalog_query(struct catalog *c, const char *const *conditions, size_t n, int (*each)(void *ctx, const struct query_row *row), void *ctx, char **ret_error);

@@ -11,7 +11,7 @@
 struct probe_params {
     const char *helper;   /* path of mlopsfs-probe */
     uint64_t timeout_ns;  /* in all; 0 = 20 s */
-    uint64_t memory;      /* helper's RLIMIT_AS, bytes; 0 = 512 MiB */
+    uint64_t memory;      /* address space the helper may add to what it has mapped at start, bytes; 0 = 512 MiB */
     uint64_t read_max;    /* bytes it may ask for in all; 0 = 64 MiB */
 };
 

@@ -43,6 +43,7 @@ struct config {
     char *log_file;
     bool durable;          /* local store: sync to disk */
     char *fault;           /* tests: see s3/fault.h */
+    char *kernel_options;  /* -o noexec,noatime,…: for the kernel, as given, comma-separated; NULL = none */
     /* what to mount: not options of the table */
     enum { CONFIG_S3, CONFIG_LOCAL } kind;
     char *bucket;          /* NULL = every bucket is a directory */
@@ -54,14 +55,16 @@ struct config {
 
 void config_init(struct config *c); /* defaults */
 void config_clear(struct config *c);
-/* Reads a configuration file (GKeyFile, group [mlopsfs]). path NULL: $MLOPSFS_CONF, ~/.config/mlopsfs/mlopsfs.conf, /etc/mlopsfs.conf,
- * the first that exists; none is fine. A bad line: -EINVAL, logged with file, line or name, and what would be right. */
+/* Reads a configuration file (name = value in section [mlopsfs], # comments). path NULL: $MLOPSFS_CONF, ~/.config/mlopsfs/mlopsfs.conf, /etc/mlopsfs.conf,
+ * the first that exists; none is fine. A bad line: -EINVAL, logged with file, line, name, and what would be right.
+ * A secret in a file that others can read: -EPERM, logged. */
 int config_read_file(struct config *c, const char *path);
 int config_read_environment(struct config *c);
 /* "name=value,name2" as after -o; commas in a value are written \,. Unknown names: -EINVAL, logged, with the nearest name. Generic mount options
  * that mount(8) passes (rw, ro, dev, suid, exec, auto, noauto, user, nofail, _netdev, x-*…) are accepted. */
 int config_read_options(struct config *c, const char *options);
-/* "s3://[bucket[/prefix]]", "local:PATH[,bucket]" or NULL (S3_BUCKET). -EINVAL, logged. */
+/* "s3://[bucket[/prefix]]", "local:PATH[,[bucket[/prefix]]]" (no comma: the bucket "data"; nothing after it: every bucket)
+ * or NULL (S3_BUCKET). -EINVAL, logged. */
 int config_set_source(struct config *c, const char *source);
 /* Derived defaults and cross checks after all sources. */
 int config_finish(struct config *c);

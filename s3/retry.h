@@ -14,6 +14,9 @@ struct store_retry_params {
     uint64_t base_ns;       /* first backoff's upper bound; 0 = 50 ms */
     uint64_t cap_ns;        /* largest backoff; 0 = 5 s */
     uint64_t seed;          /* of the jitter; 0 = random */
+    /* Tests: sees each wait that was decided on and may shorten it. NULL = none. On any thread, no lock held. */
+    void (*backoff)(void *ctx, const struct store_request *req, uint64_t *delay_ns);
+    void *ctx;
 };
 
 /* Owns `below`. Never fails but by abort on out of memory; -errno when its timer thread cannot start (then below is not owned). */

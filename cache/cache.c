@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * cache: what the files share: queues of work, budgets, and the events by which a writer that
+ * waits for room learns of space. Threads: any. `lock` ranks just above the upload queue's and is
+ * never held while another lock is taken.
+ */
+#include "cache/cache.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#include "base/budget.h"
+#include "base/log.h"
+#include "base/workq.h"
+#include "cache/file.h"
+#include "cache/reader.h"
+#include "cache/staging.h"
+#include "cache/stream.h"
+#include "cache/upload.h"
+
+#define RANK_CACHE ((enum mutex_rank)(RANK_COMMIT + 2))
+#define DELIVER_THREADS 2
+#define COMMIT_THREADS 16
+#define UPLOADS_DEFAULT 16
+#define ARENA_MIN (8ULL << 20)
+#define BUFFERS_MIN (16ULL << 20)
+/* Staging must hold a part in the making, some under way, and a commit's scratch. */
+#define DISK_MIN (40ULL << 20)
+#define RESERVE_MIN (10ULL << 20)
+#define RESERVE_MAX (256ULL << 20)
+#define PAGE 4096ULL
+
+static uint64_t arena_size(uint64_t memory)
+{
+    uint64_t buffers = MAX(BUFFERS_MIN, memory / 8);
+    return memory > buffers + ARENA_MIN ? memory - buffers : ARENA_MIN;
+}
+
+static int cache_start(struct cache *c, const struct cache_params *p)
+{
+    int r = workq_new("deliver", DELIVER_THREADS, &c->deliver);
+    if (r == 0)
+        r = workq_new("commit", COMMIT_THREADS, &c->committers);
+    if (r == 0)
+        r = workq_new("janitor", 1, &c->janitor);
+    if (r < 0)
+        return log_error_errno(r, "cannot start the cache's threads");
+    struct read_cache_params rp = {
+        .store = p->store,
+        .deliver = c->deliver,
+        .memory = arena_size(p->memory),
+        .op_timeout_ns = p->op_timeout_ns,
+    };
+    r = read_cache_new(&rp, &c->readers);
+    if (r < 0)
+        return log_error_errno(r, "cannot make a block cache of %" G_GUINT64_FORMAT " MiB",
+                               rp.memory >> 20);
+    /* Tried now, so that a bad directory is found at mount time. */
+    struct staging *s = NULL;
+    r = staging_new(p->dir, c->disk, &s);
+    if (r < 0)
+        return log_error_errno(r, "cannot stage files in %s", p->dir);
+    staging_unref(s);
+    return 0;
+}
+
+static void cache_destroy(struct cache *c)
+{
+    /* Commits use readers and push to the others; readers deliver. */
+    if (c->committers)
+        workq_free(c->committers);
+    if (c->readers)
+        read_cache_free(c->readers);
+    if (c->janitor)
+        workq_free(c->janitor);
+    if (c->deliver)
+        workq_free(c->deliver);
+    upload_queue_free(c->uploads);
+    budget_free(c->disk);
+    budget_free(c->reserve);
+    assert(g_queue_is_empty(&c->streams));
+    cond_fini(&c->changed);
+    mutex_fini(&c->lock);
+    g_free(c->dir);
+    g_free(c);
+}
+
+int cache_new(const struct cache_params *p, struct cache **ret)
+{
+    struct cache *c = g_new0(struct cache, 1);
+    uint64_t disk = MAX(p->disk, DISK_MIN);
+    uint64_t reserve = CLAMP(disk / 4, RESERVE_MIN, RESERVE_MAX);
+    c->store = p->store;
+    c->dir = g_strdup(p->dir);
+    c->op_timeout_ns = p->op_timeout_ns;
+    c->committed = p->committed;
+    plan_limits_init(&c->limits, p->part_size, reserve - PAGE);
+    c->disk = budget_new(disk - reserve);
+    c->reserve = budget_new(reserve);
+    c->uploads = upload_queue_new(p->store, p->uploads ? p->uploads : UPLOADS_DEFAULT);
+    mutex_init(&c->lock, RANK_CACHE);
+    cond_init(&c->changed);
+    g_queue_init(&c->streams);
+    int r = cache_start(c, p);
+    if (r < 0) {
+        cache_destroy(c);
+        return r;
+    }
+    *ret = c;
+    return 0;
+}
+
+void cache_free(struct cache *c)
+{
+    if (!c)
+        return;
+    /* What the last references left behind: commits that go on, uploads being aborted. */
+    mutex_lock(&c->lock);
+    while (c->n_files > 0)
+        cond_wait(&c->changed, &c->lock);
+    mutex_unlock(&c->lock);
+    cache_destroy(c);
+}
+
+struct workq *cache_deliver(struct cache *c)
+{
+    return c->deliver;
+}
+
+void cache_get_stats(struct cache *c, struct cache_stats *ret)
+{
+    struct read_cache_stats rs;
+    read_cache_get_stats(c->readers, &rs);
+    *ret = (struct cache_stats){
+        .staged = budget_used(c->disk) + budget_used(c->reserve),
+        .uploading = upload_queue_bytes(c->uploads),
+        .read_hits = rs.hits,
+        .read_misses = rs.misses,
+        .bytes_fetched = rs.bytes_fetched,
+    };
+    mutex_lock(&c->lock);
+    ret->dirty_files = c->dirty_files;
+    ret->commits = c->commits;
+    ret->commit_errors = c->commit_errors;
+    mutex_unlock(&c->lock);
+}
+
+void cache_event(struct cache *c)
+{
+    mutex_lock(&c->lock);
+    c->events++;
+    cond_broadcast(&c->changed);
+    mutex_unlock(&c->lock);
+}
+
+void cache_work_begin(struct cache *c)
+{
+    mutex_lock(&c->lock);
+    c->work++;
+    mutex_unlock(&c->lock);
+}
+
+void cache_work_end(struct cache *c)
+{
+    mutex_lock(&c->lock);
+    assert(c->work > 0);
+    c->work--;
+    c->events++;
+    cond_broadcast(&c->changed);
+    mutex_unlock(&c->lock);
+}
+
+uint64_t cache_events(struct cache *c, unsigned *ret_work)
+{
+    mutex_lock(&c->lock);
+    uint64_t n = c->events;
+    if (ret_work)
+        *ret_work = c->work;
+    mutex_unlock(&c->lock);
+    return n;
+}
+
+static void wake(void *ctx)
+{
+    struct cache *c = ctx;
+    mutex_lock(&c->lock);
+    cond_broadcast(&c->changed);
+    mutex_unlock(&c->lock);
+}
+
+int cache_wait_event(struct cache *c, uint64_t seen, struct cancel *cancel)
+{
+    struct cancel_watch watch = {.fired = wake, .ctx = c};
+    cancel_watch(cancel, &watch);
+    mutex_lock(&c->lock);
+    while (c->events == seen && !cancel_fired(cancel))
+        cond_wait(&c->changed, &c->lock);
+    int r = c->events == seen ? -EINTR : 0;
+    mutex_unlock(&c->lock);
+    cancel_unwatch(cancel, &watch);
+    return r;
+}
+
+uint64_t cache_squeeze(struct cache *c)
+{
+    g_autoptr(GPtrArray) files = g_ptr_array_new();
+    mutex_lock(&c->lock);
+    for (GList *l = c->streams.head; l; l = l->next)
+        g_ptr_array_add(files, file_hold(l->data));
+    mutex_unlock(&c->lock);
+
+    uint64_t given = 0;
+    for (unsigned i = 0; i < files->len; i++) {
+        struct cache_file *f = files->pdata[i];
+        mutex_lock(&f->lock);
+        stream_punch_locked(f);
+        struct staging *s = f->staging ? staging_ref(f->staging) : NULL;
+        mutex_unlock(&f->lock);
+        if (s)
+            given += staging_reclaim(s);
+        staging_unref(s);
+        file_release(f);
+    }
+    if (given > 0)
+        cache_event(c);
+    return given;
+}

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * commit: one attempt to make a sealed content the object of its key. The committer seals and
+ * installs; publish.c executes.
+ */
+#pragma once
+#include "cache/file.h"
+#include "cache/staging.h"
+
+struct commit {
+    struct cache_file *file;
+    struct cache *cache;
+    struct store_caps caps;
+
+    /* sealed: constant while it runs */
+    uint64_t gen;
+    uint64_t staged_end; /* STAGED below it is this commit's or older */
+    struct extents *map;
+    struct store_headers headers; /* COMMIT_META is uuid */
+    char *bucket, *key, *expect;
+    struct file_base *base;
+    bool data_dirty, headers_dirty, moved;
+    struct staging *staging;
+    struct staging_pin pin;
+    char uuid[37];
+    struct stream *stream; /* the file's, sealed; NULL */
+    struct plan_done *done;
+    size_t n_done;
+
+    /* while it runs */
+    struct plan plan;
+    struct reader *reader; /* of the base, when its bytes are needed */
+    unsigned under_way;    /* the file's lock */
+    int err;               /* the file's lock: of the first part that failed */
+    enum store_class cls;  /* the file's lock: its class */
+
+    /* what it came to */
+    struct store_object now;
+    bool stream_completed; /* the stream's upload became the object, with its headers */
+    bool stream_lost;      /* the server does not know the upload any more */
+    bool nothing;          /* there was nothing to do */
+};
+
+/* Plans and runs. 0 (now is the object), -ESTALE when someone else changed the object or the base
+ * is gone, else -errno. Blocks on the network. */
+int publish(struct commit *c);

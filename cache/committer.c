@@ -1,0 +1,391 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * committer: when a file is committed, who waits for it, and what a commit changes. Threads: the
+ * commit queue's run commits; anyone asks for one. Everything under the file's lock but the
+ * publishing itself.
+ *
+ * One commit at a time per file. It seals the file as of its start (generation `gen`): a copy of
+ * the map, headers and target; staging is pinned. Who asked for a generation up to that is served
+ * by it; who asks later waits for the next one, which the same job runs. On success, what was
+ * staged before the seal is BASE of the new version; what was staged after stays.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <uuid/uuid.h>
+
+#include "base/log.h"
+#include "base/workq.h"
+#include "cache/commit.h"
+#include "cache/reader.h"
+#include "cache/stream.h"
+
+struct waiter {
+    uint64_t want; /* the generation that must be committed */
+    struct cache_wait *w; /* NULL: a thread waits on the file's `changed` */
+    struct cache_handle *handle;
+    bool finished;
+    int err;
+};
+
+/* ---- who waits ---- */
+
+static void waiter_deliver(void *arg)
+{
+    struct waiter *wt = arg;
+    wt->w->done(wt->w, wt->err);
+    g_free(wt);
+}
+
+static int unseen_error_locked(struct cache_handle *h)
+{
+    struct cache_file *f = h->file;
+    if (h->err_seen == f->err_seq)
+        return 0;
+    h->err_seen = f->err_seq;
+    return f->err;
+}
+
+/* Serves those who wait for a generation up to gen. */
+static void waiters_finish_locked(struct cache_file *f, uint64_t gen, int err)
+{
+    for (GList *l = f->waiters.head, *next; l; l = next) {
+        next = l->next;
+        struct waiter *wt = l->data;
+        if (wt->want > gen)
+            continue;
+        g_queue_delete_link(&f->waiters, l);
+        int unseen = wt->handle ? unseen_error_locked(wt->handle) : 0;
+        wt->err = err ? err : unseen;
+        wt->finished = true;
+        if (wt->w)
+            workq_push(f->cache->deliver, waiter_deliver, wt);
+    }
+    cond_broadcast(&f->changed);
+}
+
+void committer_wait_locked(struct cache_file *f, struct cache_handle *h, struct cache_wait *w)
+{
+    struct waiter *wt = g_new0(struct waiter, 1);
+    wt->want = f->gen;
+    wt->w = w;
+    wt->handle = h;
+    w->layer = wt;
+    g_queue_push_tail(&f->waiters, wt);
+    committer_start_locked(f);
+}
+
+bool committer_unwait_locked(struct cache_file *f, struct cache_wait *w)
+{
+    for (GList *l = f->waiters.head; l; l = l->next) {
+        struct waiter *wt = l->data;
+        if (wt->w != w)
+            continue;
+        g_queue_delete_link(&f->waiters, l);
+        g_free(wt);
+        return true;
+    }
+    return false;
+}
+
+int committer_publish_locked(struct cache_file *f, struct cancel *cancel)
+{
+    struct waiter wt = {.want = f->commit == COMMIT_RUNNING && f->stream ? f->sealed_gen : f->gen};
+    g_queue_push_tail(&f->waiters, &wt);
+    committer_start_locked(f);
+    while (!wt.finished) {
+        if (file_wait_locked(f, cancel) < 0) {
+            g_queue_remove(&f->waiters, &wt);
+            return -EINTR;
+        }
+    }
+    return wt.err;
+}
+
+void cache_flush(struct cache_handle *h, struct cache_wait *w)
+{
+    struct cache_file *f = h->file;
+    mutex_lock(&f->lock);
+    if (file_dirty_locked(f) || f->commit != COMMIT_IDLE) {
+        committer_wait_locked(f, h, w);
+        mutex_unlock(&f->lock);
+        return;
+    }
+    int err = f->orphan ? 0 : unseen_error_locked(h);
+    mutex_unlock(&f->lock);
+    w->done(w, err);
+}
+
+bool cache_flush_cancel(struct cache_handle *h, struct cache_wait *w)
+{
+    struct cache_file *f = h->file;
+    mutex_lock(&f->lock);
+    bool mine = committer_unwait_locked(f, w);
+    mutex_unlock(&f->lock);
+    return mine;
+}
+
+int cache_file_flush(struct cache_file *f, struct cancel *cancel)
+{
+    struct cancel_watch watch = {.fired = file_wake, .ctx = f};
+    cancel_watch(cancel, &watch);
+    mutex_lock(&f->lock);
+    int r = 0;
+    if (file_dirty_locked(f) || f->commit != COMMIT_IDLE)
+        r = committer_publish_locked(f, cancel);
+    mutex_unlock(&f->lock);
+    cancel_unwatch(cancel, &watch);
+    return r;
+}
+
+/* ---- sealing ---- */
+
+static void seal_locked(struct commit *c)
+{
+    struct cache_file *f = c->file;
+    f->commit = COMMIT_RUNNING;
+    f->sealed_gen = c->gen = f->gen;
+    c->staged_end = f->reserved ? f->res_src : f->staging ? staging_end(f->staging) : 0;
+    c->map = extents_slice(f->map, 0, UINT64_MAX);
+    store_headers_copy(&c->headers, &f->headers);
+    c->bucket = g_strdup(f->bucket);
+    c->key = g_strdup(f->key);
+    c->expect = g_strdup(f->expect);
+    c->base = f->base ? file_base_ref(f->base) : NULL;
+    c->data_dirty = f->data_dirty;
+    c->headers_dirty = f->headers_dirty;
+    c->moved = f->moved;
+    if (f->staging) {
+        c->staging = f->staging;
+        staging_pin(f->staging, &c->pin);
+    }
+    uuid_t id;
+    uuid_generate(id);
+    uuid_unparse_lower(id, c->uuid);
+    /* What a stream sends was cut before the seal; nothing more goes up till the commit ends. */
+    stream_seal_locked(f);
+    c->stream = f->stream;
+    if (!c->stream)
+        return;
+    c->n_done = stream_parts(c->stream, &c->done);
+    while (!stream_idle_locked(c->stream))
+        cond_wait(&f->changed, &f->lock);
+    if (!stream_upload_id(c->stream))
+        c->n_done = 0;
+    for (size_t i = 0; i < c->n_done; i++)
+        if (!stream_part_etag(c->stream, (unsigned)i + 1))
+            c->done[i].stale = true;
+}
+
+static void commit_clear(struct commit *c)
+{
+    extents_free(c->map);
+    store_headers_clear(&c->headers);
+    g_free(c->bucket);
+    g_free(c->key);
+    g_free(c->expect);
+    file_base_unref(c->base);
+    staging_unpin(&c->pin);
+    g_free(c->done);
+    plan_clear(&c->plan);
+    if (c->reader)
+        reader_free(c->reader);
+    store_object_clear(&c->now);
+}
+
+/* ---- what a commit changes ---- */
+
+/* The map of the file as it is now, over the new base. */
+static struct extents *rebased_map_locked(struct commit *c)
+{
+    struct cache_file *f = c->file;
+    struct extents *map = file_map_new(f);
+    struct extent x;
+    for (uint64_t off = 0; extents_next(f->map, off, &x); off = x.off + x.len) {
+        bool sealed = x.kind == EXTENT_PUNCHED || x.kind == EXTENT_BASE ||
+                      (x.kind == EXTENT_STAGED && x.src < c->staged_end);
+        /* One extent may have been written before and after the seal. */
+        uint64_t n = x.len;
+        if (sealed && x.kind == EXTENT_STAGED && x.src + x.len > c->staged_end)
+            n = c->staged_end - x.src;
+        if (f->data_gen <= c->gen)
+            sealed = true; /* holes, too */
+        extents_set(map, x.off, n, sealed ? EXTENT_BASE : x.kind, sealed ? 0 : x.src);
+        if (x.kind == EXTENT_STAGED && sealed)
+            staging_drop(f->staging, x.src, n);
+        x.len = n;
+    }
+    return map;
+}
+
+static void install_content_locked(struct commit *c)
+{
+    struct cache_file *f = c->file;
+    if (f->emptied_gen <= c->gen) {
+        struct extents *map = rebased_map_locked(c);
+        extents_free(f->map);
+        f->map = map;
+        f->fresh = false;
+    }
+    f->data_dirty = f->data_gen > c->gen;
+}
+
+static void install_locked(struct commit *c, struct file_base *base)
+{
+    struct cache_file *f = c->file;
+    f->base = base;
+    g_free(f->expect);
+    f->expect = g_strdup(base->object.etag);
+    install_content_locked(c);
+    /* A stream's object has the headers of its beginning: the next commit brings the new ones. */
+    f->headers_dirty = f->headers_gen > c->gen || !headers_equal(&c->now.headers, &c->headers);
+    f->moved = false;
+    stream_detach_locked(f, c->stream_completed);
+}
+
+/* Content that nobody refers to any more lives on in no staging. */
+static struct staging *idle_staging_locked(struct cache_file *f)
+{
+    struct staging *s = f->staging;
+    if (!s || f->writing || staging_live(s) > 0)
+        return NULL;
+    f->staging = NULL;
+    return s;
+}
+
+static void call_committed(struct commit *c)
+{
+    struct cache_file *f = c->file;
+    mutex_lock(&f->lock);
+    void *owner = f->owner;
+    bool call = !f->dead && c->cache->committed;
+    f->calling = call;
+    mutex_unlock(&f->lock);
+    if (!call)
+        return;
+    c->cache->committed(owner, &c->now);
+    mutex_lock(&f->lock);
+    f->calling = false;
+    cond_broadcast(&f->changed);
+    mutex_unlock(&f->lock);
+}
+
+static void commit_succeeded(struct commit *c)
+{
+    struct cache_file *f = c->file;
+    struct file_base *base = NULL, *old = NULL;
+    if (!c->nothing) {
+        base = file_base_new(c->bucket, c->key, &c->now);
+        mutex_lock(&f->lock);
+        old = f->base;
+        install_locked(c, base);
+        file_count_locked(f);
+        mutex_unlock(&f->lock);
+        /* The blocks we have are those of the new version. */
+        if (old && !c->data_dirty)
+            read_cache_alias(c->cache->readers, old->bucket, old->key, old->object.etag, c->bucket,
+                             c->key, c->now.etag);
+        file_base_unref(old);
+        call_committed(c);
+    }
+    mutex_lock(&f->lock);
+    bool whole = c->nothing || headers_equal(&c->now.headers, &c->headers);
+    struct staging *idle = idle_staging_locked(f);
+    struct staging *s = f->staging ? staging_ref(f->staging) : NULL;
+    if (whole)
+        waiters_finish_locked(f, c->gen, 0);
+    mutex_unlock(&f->lock);
+    staging_unpin(&c->pin);
+    if (s)
+        staging_reclaim(s);
+    staging_unref(s);
+    staging_unref(idle);
+    mutex_lock(&c->cache->lock);
+    c->cache->commits++;
+    mutex_unlock(&c->cache->lock);
+    cache_event(c->cache);
+}
+
+/* True when the commit should be tried again at once. */
+static bool commit_failed(struct commit *c, int err)
+{
+    struct cache_file *f = c->file;
+    mutex_lock(&f->lock);
+    stream_unseal_locked(f);
+    /* Bytes that only the upload has keep it; else the next commit may as well start afresh. */
+    bool punched = extents_has(f->map, 0, UINT64_MAX, EXTENT_PUNCHED);
+    bool useless = c->stream && (c->stream_lost || err == -ESTALE || !stream_upload_id(c->stream) ||
+                                 f->emptied_gen > c->gen);
+    if (useless && !punched)
+        stream_detach_locked(f, c->stream_lost);
+    bool again = c->stream_lost && !punched;
+    if (!again) {
+        f->err_seq++;
+        f->err = err;
+        waiters_finish_locked(f, c->gen, err);
+    }
+    mutex_unlock(&f->lock);
+    if (again)
+        return true;
+    if (err == -ESTALE)
+        log_error("%s/%s was changed by someone else; what was written here stays staged and was "
+                  "not uploaded", c->bucket, c->key);
+    else
+        log_error_errno(err, "cannot commit %s/%s, its changes stay staged", c->bucket, c->key);
+    mutex_lock(&c->cache->lock);
+    c->cache->commit_errors++;
+    mutex_unlock(&c->cache->lock);
+    return false;
+}
+
+/* ---- the job ---- */
+
+static void commit_once(struct cache_file *f)
+{
+    for (bool again = true; again;) {
+        struct commit c = {.file = f, .cache = f->cache};
+        mutex_lock(&f->lock);
+        seal_locked(&c);
+        bool orphan = f->orphan;
+        mutex_unlock(&f->lock);
+        c.nothing = orphan;
+        int r = orphan ? 0 : publish(&c);
+        again = false;
+        if (r == 0)
+            commit_succeeded(&c);
+        else
+            again = commit_failed(&c, r);
+        commit_clear(&c);
+    }
+}
+
+static void commit_job(void *arg)
+{
+    struct cache_file *f = arg;
+    struct cache *c = f->cache;
+    for (;;) {
+        commit_once(f);
+        mutex_lock(&f->lock);
+        if (g_queue_is_empty(&f->waiters))
+            break;
+        mutex_unlock(&f->lock);
+    }
+    f->commit = COMMIT_IDLE;
+    if (f->dead)
+        stream_detach_locked(f, false);
+    else
+        stream_advance_locked(f);
+    cond_broadcast(&f->changed);
+    mutex_unlock(&f->lock);
+    cache_work_end(c);
+    file_release(f);
+}
+
+void committer_start_locked(struct cache_file *f)
+{
+    if (f->commit != COMMIT_IDLE)
+        return;
+    f->commit = COMMIT_QUEUED;
+    file_hold(f);
+    cache_work_begin(f->cache);
+    workq_push(f->cache->committers, commit_job, f);
+}

@@ -1,0 +1,406 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * file: a cache_file's life, its attributes and where it goes; the content is writer.c's. Threads:
+ * any; everything under the file's lock. Two counts: `refs` are the users'; `life` also counts
+ * what goes on without them (a commit, a stream that is being aborted), and frees the memory.
+ */
+#include "cache/file.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/workq.h"
+#include "cache/reader.h"
+#include "cache/staging.h"
+#include "cache/stream.h"
+
+struct file_base *file_base_new(const char *bucket, const char *key, const struct store_object *o)
+{
+    struct file_base *b = g_new0(struct file_base, 1);
+    atomic_init(&b->refs, 1);
+    b->bucket = g_strdup(bucket);
+    b->key = g_strdup(key);
+    store_object_copy(&b->object, o);
+    return b;
+}
+
+struct file_base *file_base_ref(struct file_base *b)
+{
+    atomic_fetch_add(&b->refs, 1);
+    return b;
+}
+
+void file_base_unref(struct file_base *b)
+{
+    if (!b || atomic_fetch_sub(&b->refs, 1) != 1)
+        return;
+    store_object_clear(&b->object);
+    g_free(b->bucket);
+    g_free(b->key);
+    g_free(b);
+}
+
+/* ---- life ---- */
+
+static void staged_dropped(void *ctx, uint64_t src, uint64_t n)
+{
+    struct cache_file *f = ctx;
+    staging_drop(f->staging, src, n);
+}
+
+struct extents *file_map_new(struct cache_file *f)
+{
+    struct extents *map = extents_new();
+    extents_on_dropped(map, staged_dropped, f);
+    return map;
+}
+
+struct cache_file *cache_file_new(struct cache *c, const char *bucket, const char *key,
+                                  const struct store_object *base, void *owner)
+{
+    struct cache_file *f = g_new0(struct cache_file, 1);
+    f->cache = c;
+    atomic_init(&f->refs, 1);
+    atomic_init(&f->life, 1);
+    mutex_init(&f->lock, RANK_FILE);
+    cond_init(&f->changed);
+    f->owner = owner;
+    f->bucket = g_strdup(bucket);
+    f->key = g_strdup(key);
+    f->map = file_map_new(f);
+    g_queue_init(&f->waiters);
+    if (base) {
+        f->base = file_base_new(bucket, key, base);
+        f->expect = g_strdup(base->etag);
+        store_headers_copy(&f->headers, &base->headers);
+        if (base->size > 0)
+            extents_set(f->map, 0, base->size, EXTENT_BASE, 0);
+    } else {
+        f->fresh = true;
+        f->data_dirty = true;
+        f->gen = f->data_gen = 1;
+    }
+    mutex_lock(&c->lock);
+    c->n_files++;
+    mutex_unlock(&c->lock);
+    mutex_lock(&f->lock);
+    file_count_locked(f);
+    mutex_unlock(&f->lock);
+    return f;
+}
+
+struct cache_file *cache_file_ref(struct cache_file *f)
+{
+    atomic_fetch_add(&f->refs, 1);
+    return f;
+}
+
+void cache_file_unref(struct cache_file *f)
+{
+    if (!f || atomic_fetch_sub(&f->refs, 1) != 1)
+        return;
+    mutex_lock(&f->lock);
+    while (f->calling)
+        cond_wait(&f->changed, &f->lock);
+    f->dead = true;
+    f->owner = NULL;
+    if (f->commit == COMMIT_IDLE) /* else it goes on, and detaches at its end */
+        stream_detach_locked(f, false);
+    file_count_locked(f);
+    mutex_unlock(&f->lock);
+    file_release(f);
+}
+
+struct cache_file *file_hold(struct cache_file *f)
+{
+    atomic_fetch_add(&f->life, 1);
+    return f;
+}
+
+static void file_free(struct cache_file *f)
+{
+    struct cache *c = f->cache;
+    assert(!f->stream && f->commit == COMMIT_IDLE && g_queue_is_empty(&f->waiters));
+    extents_free(f->map);
+    staging_unref(f->staging);
+    file_base_unref(f->base);
+    store_headers_clear(&f->headers);
+    g_free(f->bucket);
+    g_free(f->key);
+    g_free(f->expect);
+    cond_fini(&f->changed);
+    mutex_fini(&f->lock);
+    g_free(f);
+    /* Last: cache_free() waits for it. */
+    mutex_lock(&c->lock);
+    c->n_files--;
+    c->events++;
+    cond_broadcast(&c->changed);
+    mutex_unlock(&c->lock);
+}
+
+void file_release(struct cache_file *f)
+{
+    if (atomic_fetch_sub(&f->life, 1) == 1)
+        file_free(f);
+}
+
+static void release_job(void *arg)
+{
+    file_release(arg);
+}
+
+void file_release_later(struct cache_file *f)
+{
+    workq_push(f->cache->janitor, release_job, f);
+}
+
+/* ---- states ---- */
+
+void file_count_locked(struct cache_file *f)
+{
+    bool dirty = file_dirty_locked(f) && !f->dead;
+    if (dirty == f->counted)
+        return;
+    f->counted = dirty;
+    mutex_lock(&f->cache->lock);
+    if (dirty)
+        f->cache->dirty_files++;
+    else
+        f->cache->dirty_files--;
+    mutex_unlock(&f->cache->lock);
+}
+
+void file_wake(void *ctx)
+{
+    struct cache_file *f = ctx;
+    mutex_lock(&f->lock);
+    cond_broadcast(&f->changed);
+    mutex_unlock(&f->lock);
+}
+
+int file_wait_locked(struct cache_file *f, struct cancel *cancel)
+{
+    if (cancel_fired(cancel))
+        return -EINTR;
+    cond_wait(&f->changed, &f->lock);
+    return 0;
+}
+
+int file_enter_locked(struct cache_file *f, struct cancel *cancel)
+{
+    while (f->writing) {
+        int r = file_wait_locked(f, cancel);
+        if (r < 0)
+            return r;
+    }
+    f->writing = true;
+    return 0;
+}
+
+void file_leave_locked(struct cache_file *f)
+{
+    f->writing = false;
+    cond_broadcast(&f->changed);
+}
+
+int file_staging_locked(struct cache_file *f, struct staging **ret)
+{
+    assert(f->writing);
+    if (!f->staging) {
+        struct staging *s = NULL;
+        mutex_unlock(&f->lock);
+        int r = staging_new(f->cache->dir, f->cache->disk, &s);
+        mutex_lock(&f->lock);
+        if (r < 0)
+            return log_error_errno(r, "cannot stage %s/%s in %s", f->bucket, f->key, f->cache->dir);
+        f->staging = s;
+    }
+    *ret = f->staging; /* stays while the file is entered */
+    return 0;
+}
+
+void file_data_changed_locked(struct cache_file *f)
+{
+    f->data_dirty = true;
+    f->data_gen = ++f->gen;
+    file_count_locked(f);
+}
+
+/* ---- attributes ---- */
+
+uint64_t cache_file_size(struct cache_file *f)
+{
+    mutex_lock(&f->lock);
+    uint64_t n = extents_size(f->map);
+    mutex_unlock(&f->lock);
+    return n;
+}
+
+bool cache_file_dirty(struct cache_file *f)
+{
+    mutex_lock(&f->lock);
+    bool dirty = file_dirty_locked(f);
+    mutex_unlock(&f->lock);
+    return dirty;
+}
+
+bool cache_file_data_dirty(struct cache_file *f)
+{
+    mutex_lock(&f->lock);
+    bool dirty = f->data_dirty && !f->orphan;
+    mutex_unlock(&f->lock);
+    return dirty;
+}
+
+static guint meta_count(const struct store_headers *h)
+{
+    if (!h->meta)
+        return 0;
+    return g_hash_table_size(h->meta) - (g_hash_table_contains(h->meta, COMMIT_META) ? 1 : 0);
+}
+
+static bool meta_equal(const struct store_headers *a, const struct store_headers *b)
+{
+    if (meta_count(a) != meta_count(b))
+        return false;
+    if (meta_count(a) == 0)
+        return true;
+    GHashTableIter it;
+    gpointer name, value;
+    g_hash_table_iter_init(&it, a->meta);
+    while (g_hash_table_iter_next(&it, &name, &value)) {
+        if (strcmp(name, COMMIT_META) == 0)
+            continue;
+        if (g_strcmp0(value, store_headers_get_meta(b, name)) != 0)
+            return false;
+    }
+    return true;
+}
+
+bool headers_equal(const struct store_headers *a, const struct store_headers *b)
+{
+    return g_strcmp0(a->content_type, b->content_type) == 0 &&
+           g_strcmp0(a->cache_control, b->cache_control) == 0 &&
+           g_strcmp0(a->content_disposition, b->content_disposition) == 0 &&
+           g_strcmp0(a->content_encoding, b->content_encoding) == 0 &&
+           g_strcmp0(a->content_language, b->content_language) == 0 &&
+           g_strcmp0(a->expires, b->expires) == 0 && meta_equal(a, b);
+}
+
+void cache_file_set_headers(struct cache_file *f, const struct store_headers *h)
+{
+    struct store_headers old;
+    mutex_lock(&f->lock);
+    old = f->headers;
+    store_headers_copy(&f->headers, h);
+    f->headers_dirty = true;
+    f->headers_gen = ++f->gen;
+    file_count_locked(f);
+    mutex_unlock(&f->lock);
+    store_headers_clear(&old);
+}
+
+void cache_file_suggest_headers(struct cache_file *f, const struct store_headers *h)
+{
+    struct store_headers old = {0};
+    mutex_lock(&f->lock);
+    /* Different headers mean that a commit will bring new ones in any case. */
+    if (!f->stream || !headers_equal(&f->headers, stream_headers(f->stream))) {
+        old = f->headers;
+        store_headers_copy(&f->headers, h);
+    }
+    mutex_unlock(&f->lock);
+    store_headers_clear(&old);
+}
+
+/* ---- where it goes ---- */
+
+static void set_target_locked(struct cache_file *f, const char *bucket, const char *key,
+                              const char *expect)
+{
+    g_autofree char *b = f->bucket, *k = f->key, *e = f->expect;
+    f->bucket = g_strdup(bucket);
+    f->key = g_strdup(key);
+    f->expect = g_strdup(expect);
+}
+
+/* Waits until no commit is under way and, with `local`, no byte lives in a stream's parts only. */
+static int settle_locked(struct cache_file *f, bool local, struct cancel *cancel)
+{
+    for (;;) {
+        int r = 0;
+        if (f->commit != COMMIT_IDLE)
+            r = file_wait_locked(f, cancel);
+        else if (local && extents_has(f->map, 0, UINT64_MAX, EXTENT_PUNCHED))
+            r = committer_publish_locked(f, cancel);
+        else
+            return 0;
+        if (r < 0)
+            return r;
+    }
+}
+
+int cache_file_retarget(struct cache_file *f, const char *bucket, const char *key,
+                        const char *expect, struct cancel *cancel)
+{
+    struct cancel_watch watch = {.fired = file_wake, .ctx = f};
+    cancel_watch(cancel, &watch);
+    mutex_lock(&f->lock);
+    int r = settle_locked(f, true, cancel);
+    if (r == 0) {
+        stream_detach_locked(f, false); /* its upload is bound to the old key */
+        set_target_locked(f, bucket, key, expect);
+        f->moved = f->base && (strcmp(f->base->bucket, bucket) != 0 || strcmp(f->base->key, key) != 0);
+        f->gen++;
+        file_count_locked(f);
+    }
+    mutex_unlock(&f->lock);
+    cancel_unwatch(cancel, &watch);
+    return r;
+}
+
+void cache_file_rebase(struct cache_file *f, const char *bucket, const char *key,
+                       const struct store_object *now)
+{
+    struct file_base *base = file_base_new(bucket, key, now);
+    mutex_lock(&f->lock);
+    assert(f->commit == COMMIT_IDLE);
+    assert(f->base && f->base->object.size == now->size);
+    struct file_base *old = f->base;
+    f->base = base;
+    f->moved = false;
+    set_target_locked(f, bucket, key, now->etag);
+    file_count_locked(f);
+    mutex_unlock(&f->lock);
+    read_cache_alias(f->cache->readers, old->bucket, old->key, old->object.etag, bucket, key,
+                     now->etag);
+    file_base_unref(old);
+}
+
+int cache_file_orphan(struct cache_file *f, bool fetch_base, struct cancel *cancel)
+{
+    struct cancel_watch watch = {.fired = file_wake, .ctx = f};
+    cancel_watch(cancel, &watch);
+    mutex_lock(&f->lock);
+    int r = file_enter_locked(f, cancel);
+    if (r == 0) {
+        r = settle_locked(f, fetch_base, cancel);
+        if (r == 0 && fetch_base)
+            r = writer_fetch_base_locked(f, cancel);
+        if (r == 0) /* a flush may have begun while the base was fetched */
+            r = settle_locked(f, false, cancel);
+        if (r == 0) {
+            f->orphan = true;
+            f->fresh = false;
+            stream_detach_locked(f, false);
+            file_count_locked(f);
+        }
+        file_leave_locked(f);
+    }
+    mutex_unlock(&f->lock);
+    cancel_unwatch(cancel, &watch);
+    return r;
+}

@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * file: what a cache and its files are, for the .c files of the write side only (cache.h is the
+ * face). See writer.c for the states of a file.
+ */
+#pragma once
+#include <glib.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include "base/cancel.h"
+#include "base/mutex.h"
+#include "cache/cache.h"
+#include "cache/extents.h"
+#include "cache/plan.h"
+
+struct staging;
+struct stream;
+struct upload_queue;
+
+/* User metadata that names the commit which wrote an object: x-amz-meta-mlopsfs-commit. */
+#define COMMIT_META "mlopsfs-commit"
+
+struct cache {
+    struct store *store;
+    char *dir;
+    uint64_t op_timeout_ns;
+    void (*committed)(void *owner, const struct store_object *now);
+    struct plan_limits limits;
+    struct workq *deliver;    /* completions */
+    struct workq *committers; /* commits: they block on the network */
+    struct workq *janitor;    /* what must not run on a store's thread: disk work, last references */
+    struct read_cache *readers;
+    struct budget *disk;    /* staging of files */
+    struct budget *reserve; /* scratch of commits, so that a full staging can always be emptied */
+    struct upload_queue *uploads;
+
+    struct mutex lock;   /* rank above commit; takes no other */
+    struct cond changed; /* lock: events, n_files */
+    uint64_t events;     /* lock: rises when space was given back or work has ended */
+    unsigned work;       /* lock: commits and streamed parts under way, which will free space */
+    unsigned n_files;    /* lock: that are not freed yet */
+    GQueue streams;      /* lock: cache_file* that have a stream */
+    uint64_t dirty_files, commits, commit_errors; /* lock */
+};
+
+/* A committed version. Immutable, refcounted. */
+struct file_base {
+    atomic_uint refs;
+    char *bucket, *key;
+    struct store_object object;
+};
+
+struct file_base *file_base_new(const char *bucket, const char *key, const struct store_object *o);
+struct file_base *file_base_ref(struct file_base *b);
+void file_base_unref(struct file_base *b); /* NULL is fine */
+
+enum commit_state { COMMIT_IDLE, COMMIT_QUEUED, COMMIT_RUNNING };
+
+struct cache_file {
+    struct cache *cache;
+    atomic_uint refs; /* the users' */
+    atomic_uint life; /* users as one, handles' reads, a commit, each stream */
+    struct mutex lock;
+    struct cond changed; /* lock: any of the states below */
+
+    /* all below: lock */
+    void *owner;
+    bool dead;    /* no user is left: owner must not be called */
+    bool calling; /* committed() runs */
+    bool orphan;
+    bool counted; /* among the cache's dirty files */
+
+    char *bucket, *key, *expect; /* where the next commit goes */
+    struct file_base *base;      /* NULL: never committed */
+    struct extents *map;         /* its size is the file's */
+    struct store_headers headers;
+    struct staging *staging; /* NULL until the first write */
+
+    bool data_dirty, headers_dirty, moved;
+    uint64_t gen; /* rises with every change */
+    uint64_t data_gen, headers_gen, emptied_gen; /* gen of the last change of that kind */
+
+    bool writing;                  /* one write, truncate or fetch at a time */
+    bool reserved;                 /* the writer is filling [res_off, res_off+res_len) … */
+    uint64_t res_off, res_len, res_src; /* … whose bytes go to res_src in staging */
+
+    bool fresh;      /* no byte comes from a base: may be streamed */
+    uint64_t cursor; /* fresh: [0, cursor) was written without gap */
+    struct stream *stream;
+
+    enum commit_state commit;
+    uint64_t sealed_gen; /* while RUNNING */
+    GQueue waiters;      /* struct waiter* */
+    uint64_t err_seq;    /* rises with every failed commit */
+    int err;             /* the last one's */
+};
+
+/* cache.c */
+void cache_event(struct cache *c);      /* somebody who waits for room may look again */
+void cache_work_begin(struct cache *c);
+void cache_work_end(struct cache *c);   /* also an event */
+uint64_t cache_events(struct cache *c, unsigned *ret_work);
+/* Waits until cache_events() is no longer `seen`. 0 or -EINTR. */
+int cache_wait_event(struct cache *c, uint64_t seen, struct cancel *cancel);
+/* Punches what streams of any file have uploaded. Returns bytes given back. No lock held; disk. */
+uint64_t cache_squeeze(struct cache *c);
+
+/* file.c */
+struct cache_file *file_hold(struct cache_file *f); /* life */
+void file_release(struct cache_file *f);            /* may free: disk */
+void file_release_later(struct cache_file *f);      /* on the janitor */
+struct extents *file_map_new(struct cache_file *f); /* whose displaced bytes are dropped from staging */
+static inline bool file_dirty_locked(const struct cache_file *f)
+{
+    return !f->orphan && (f->data_dirty || f->headers_dirty || f->moved);
+}
+void file_count_locked(struct cache_file *f); /* after a change of what dirty depends on */
+bool headers_equal(const struct store_headers *a, const struct store_headers *b); /* but for COMMIT_META */
+/* Fired by a cancel token: wakes those who wait on `changed`. ctx is the file. */
+void file_wake(void *ctx);
+/* Waits for a change. 0 or -EINTR. The token is watched with file_wake(). */
+int file_wait_locked(struct cache_file *f, struct cancel *cancel);
+/* Waits for the turn to change the content; file_leave_locked() ends it. */
+int file_enter_locked(struct cache_file *f, struct cancel *cancel);
+void file_leave_locked(struct cache_file *f);
+/* The file's staging, made if need be (unlocks for it). Only within file_enter. */
+int file_staging_locked(struct cache_file *f, struct staging **ret);
+/* What was written is content now. */
+void file_data_changed_locked(struct cache_file *f);
+
+/* writer.c */
+/* Brings the base's bytes that the map still refers to into staging. Within file_enter. */
+int writer_fetch_base_locked(struct cache_file *f, struct cancel *cancel);
+
+/* committer.c */
+struct waiter;
+void committer_start_locked(struct cache_file *f);
+/* Asks for a commit of everything up to now; w is told on the deliver queue. h may be NULL. */
+void committer_wait_locked(struct cache_file *f, struct cache_handle *h, struct cache_wait *w);
+bool committer_unwait_locked(struct cache_file *f, struct cache_wait *w);
+/* The same, waiting. 0, what kept the commit, or -EINTR. */
+int committer_publish_locked(struct cache_file *f, struct cancel *cancel);
+
+/* handle.c */
+struct cache_handle {
+    struct cache_file *file;
+    uint64_t err_seen;  /* file's lock */
+    struct view *view;  /* file's lock: the reader of the base as of the last read */
+};

@@ -1,0 +1,510 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * publish: carries a plan out. Threads: a committer's, which waits; parts end on store threads.
+ * What is sealed in the commit is constant; what parts come to is under the file's lock.
+ *
+ * The object appears by one conditional request (PUT, COPY or COMPLETE): if the key is as we know
+ * it. Its outcome may be unknown (AMBIGUOUS), or be a conflict with our own earlier attempt; then a
+ * HEAD tells, by the commit's UUID among the metadata, whether the object is this commit's.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/workq.h"
+#include "cache/commit.h"
+#include "cache/reader.h"
+#include "cache/stream.h"
+#include "cache/upload.h"
+
+#define FETCH_CHUNK (1U << 20)
+/* So often an unknown outcome is asked about, and the request made again. */
+#define ATTEMPTS 6
+
+static int run(struct commit *c, struct store_request *req)
+{
+    req->prio = req->verb == STORE_HEAD ? STORE_PRIO_META : STORE_PRIO_UPLOAD;
+    return store_run(c->cache->store, req, NULL);
+}
+
+/* ---- conditions ---- */
+
+static bool guarded(const struct commit *c)
+{
+    return g_strcmp0(c->expect, "*") != 0;
+}
+
+static void set_condition(const struct commit *c, struct store_request *req, bool can)
+{
+    if (!can || !guarded(c))
+        return;
+    if (c->expect)
+        req->if_match = c->expect;
+    else
+        req->if_none_match = true;
+}
+
+/* For servers without the condition: asks before. It can still be overtaken. */
+static int check_before(struct commit *c)
+{
+    if (!guarded(c))
+        return 0;
+    _cleanup_request_ struct store_request head = {
+        .verb = STORE_HEAD, .bucket = c->bucket, .key = c->key};
+    int r = run(c, &head);
+    if (r == -ENOENT)
+        return c->expect ? -ESTALE : 0;
+    if (r < 0)
+        return r;
+    return g_strcmp0(head.res.object.etag, c->expect) == 0 ? 0 : -ESTALE;
+}
+
+/* 1: the object is this commit's, and c->now is set; 0: it is not; -errno. */
+static int ask(struct commit *c, const char *uuid)
+{
+    _cleanup_request_ struct store_request head = {
+        .verb = STORE_HEAD, .bucket = c->bucket, .key = c->key};
+    int r = run(c, &head);
+    if (r == -ENOENT)
+        return 0;
+    if (r < 0)
+        return r;
+    const char *got = store_headers_get_meta(&head.res.object.headers, COMMIT_META);
+    if (g_strcmp0(got, uuid) != 0)
+        return 0;
+    store_object_clear(&c->now);
+    store_object_copy(&c->now, &head.res.object);
+    return 1;
+}
+
+static void succeed(struct commit *c, const struct store_request *req,
+                    const struct store_headers *headers)
+{
+    store_object_clear(&c->now);
+    store_object_copy(&c->now, &req->res.object);
+    c->now.size = extents_size(c->map);
+    if (c->now.mtime_ns == 0)
+        c->now.mtime_ns = clock_real_ns();
+    store_headers_clear(&c->now.headers);
+    store_headers_copy(&c->now.headers, headers);
+}
+
+/* What a failed attempt to make the object appear means: 0 it did appear; -EAGAIN try again; else
+ * the error. */
+static int settle(struct commit *c, const struct store_request *req, const char *uuid,
+                  const struct store_headers *headers)
+{
+    int err = req->res.err;
+    bool gone = req->verb == STORE_MPU_COMPLETE && err == -ENOENT;
+    if (req->res.cls != STORE_CLASS_AMBIGUOUS && req->res.cls != STORE_CLASS_CONFLICT && !gone)
+        return err;
+    int r = ask(c, uuid);
+    if (r < 0)
+        return r;
+    if (r > 0) { /* a server may add headers of its own: ours are what we sent */
+        store_headers_clear(&c->now.headers);
+        store_headers_copy(&c->now.headers, headers);
+        return 0;
+    }
+    if (req->res.cls == STORE_CLASS_AMBIGUOUS)
+        return -EAGAIN;
+    if (gone) {
+        c->stream_lost = true;
+        return -EIO;
+    }
+    return -ESTALE;
+}
+
+/* ---- bytes ---- */
+
+/* Waits until a scratch file of n bytes fits into the commits' reserve. */
+static int scratch_new(struct commit *c, uint64_t n, struct staging **ret, uint64_t *ret_src)
+{
+    struct staging *s = NULL;
+    int r = staging_new(c->cache->dir, c->cache->reserve, &s);
+    if (r < 0)
+        return r;
+    for (;;) {
+        uint64_t seen = cache_events(c->cache, NULL);
+        r = staging_reserve(s, n, ret_src);
+        if (r != -EAGAIN)
+            break;
+        cache_wait_event(c->cache, seen, NULL);
+    }
+    if (r < 0) {
+        staging_unref(s);
+        return r == -EMSGSIZE ? -EFBIG : r;
+    }
+    *ret = s;
+    return 0;
+}
+
+static int fetch_extent(struct commit *c, struct staging *s, uint64_t off, uint64_t len,
+                        uint64_t src, char *buf)
+{
+    for (uint64_t at = 0; at < len;) {
+        size_t n = (size_t)MIN(len - at, FETCH_CHUNK);
+        ssize_t got = reader_pread(c->reader, buf, n, off + at, NULL);
+        if (got < 0)
+            return (int)got;
+        if ((size_t)got != n)
+            return -EIO;
+        int r = staging_fill(s, src + at, buf, n);
+        if (r < 0)
+            return r;
+        at += n;
+    }
+    return 0;
+}
+
+/* Replaces BASE in the map of a part by FETCHED. *ret is NULL where there is none. */
+static int fetch_base(struct commit *c, struct extents *map, uint64_t off, uint64_t len,
+                      struct staging **ret)
+{
+    *ret = NULL;
+    uint64_t n = extents_bytes(map, off, len, EXTENT_BASE), src;
+    if (n == 0)
+        return 0;
+    const struct file_base *b = c->base;
+    if (!c->reader)
+        c->reader = reader_new(c->cache->readers, b->bucket, b->key, b->object.etag, b->object.size);
+    int r = scratch_new(c, n, ret, &src);
+    if (r < 0)
+        return r;
+    g_autofree char *buf = g_malloc(FETCH_CHUNK);
+    struct extent x;
+    for (uint64_t at = off; r == 0 && extents_next(map, at, &x); at = x.off + x.len) {
+        if (x.kind != EXTENT_BASE)
+            continue;
+        r = fetch_extent(c, *ret, x.off, x.len, src, buf);
+        if (r == 0)
+            extents_set(map, x.off, x.len, EXTENT_FETCHED, src);
+        src += x.len;
+    }
+    if (r < 0) {
+        staging_unref(*ret);
+        *ret = NULL;
+        cache_event(c->cache);
+    }
+    return r;
+}
+
+/* The bytes of [off, off+len) as u's body. */
+static int set_body(struct commit *c, struct upload *u, uint64_t off, uint64_t len)
+{
+    struct extents *map = extents_slice(c->map, off, len);
+    struct staging *scratch = NULL;
+    int r = fetch_base(c, map, off, len, &scratch);
+    if (r == 0 && extents_has(map, off, len, EXTENT_PUNCHED))
+        r = log_error_errno(-EIO, "%s/%s: bytes of an upload that cannot go on are lost", c->bucket,
+                            c->key);
+    if (r < 0) {
+        extents_free(map);
+        staging_unref(scratch);
+        return r;
+    }
+    upload_set_body(u, map, off, len, c->staging, scratch);
+    staging_unref(scratch); /* the pin keeps it */
+    return 0;
+}
+
+static void upload_end(struct commit *c, struct upload *u)
+{
+    bool fetched = u->fetched.s != NULL;
+    upload_clear(u);
+    if (fetched)
+        cache_event(c->cache); /* the reserve has room again */
+}
+
+/* ---- PUT and COPY ---- */
+
+static int publish_put(struct commit *c)
+{
+    int r = c->caps.put_if ? 0 : check_before(c);
+    for (int i = 0; r == 0 && i < ATTEMPTS; i++) {
+        struct upload u = {
+            .req = {.verb = STORE_PUT, .bucket = c->bucket, .key = c->key, .headers = &c->headers}};
+        set_condition(c, &u.req, c->caps.put_if);
+        r = set_body(c, &u, 0, extents_size(c->map));
+        if (r < 0)
+            return r;
+        r = upload_run(c->cache->uploads, &u);
+        if (r == 0)
+            succeed(c, &u.req, &c->headers);
+        else
+            r = settle(c, &u.req, c->uuid, &c->headers);
+        upload_end(c, &u);
+        if (r != -EAGAIN)
+            return r;
+        r = 0;
+    }
+    return r < 0 ? r : -EIO;
+}
+
+static int publish_copy(struct commit *c)
+{
+    bool conditional = c->moved && c->caps.copy_if;
+    int r = c->moved && !conditional ? check_before(c) : 0;
+    for (int i = 0; r == 0 && i < ATTEMPTS; i++) {
+        struct upload u = {.req = {.verb = STORE_COPY,
+                                   .bucket = c->bucket,
+                                   .key = c->key,
+                                   .headers = &c->headers,
+                                   .replace_headers = true,
+                                   .from_bucket = c->base->bucket,
+                                   .from_key = c->base->key,
+                                   .from_if_match = c->base->object.etag}};
+        set_condition(c, &u.req, conditional);
+        r = upload_run(c->cache->uploads, &u);
+        if (r == 0)
+            succeed(c, &u.req, &c->headers);
+        else if (r == -ENOENT && u.req.res.cls != STORE_CLASS_CONFLICT)
+            r = -ESTALE; /* the base is gone */
+        else
+            r = settle(c, &u.req, c->uuid, &c->headers);
+        upload_clear(&u);
+        if (r != -EAGAIN)
+            return r;
+        r = 0;
+    }
+    return r < 0 ? r : -EIO;
+}
+
+/* ---- multipart ---- */
+
+struct piece {
+    struct upload up;
+    struct commit *commit;
+    struct store_part part; /* etag once it is there */
+};
+
+struct multi {
+    struct commit *commit;
+    const char *upload_id, *uuid;
+    const struct store_headers *headers;
+    struct store_request create; /* holds the id of an upload of our own */
+    struct piece *pieces;
+    unsigned n;
+};
+
+/* On the janitor: closing scratch files is disk work. */
+static void piece_finish(void *arg)
+{
+    struct upload *u = arg;
+    struct piece *p = u->ctx;
+    struct commit *c = p->commit;
+    struct cache_file *f = c->file;
+    int err = u->req.res.err;
+    if (err == -ENOENT && u->req.verb == STORE_MPU_COPY_PART &&
+        strcmp(u->req.res.code, "NoSuchUpload") != 0)
+        err = -ESTALE; /* what was to be copied is gone */
+    enum store_class cls = u->req.res.cls;
+    char *etag = g_strdup(u->req.res.object.etag);
+    upload_end(c, u);
+    mutex_lock(&f->lock);
+    p->part.etag = etag;
+    if (err < 0 && c->err == 0) {
+        c->err = err;
+        c->cls = cls;
+    }
+    c->under_way--; /* the commit may be gone after the unlock */
+    cond_broadcast(&f->changed);
+    mutex_unlock(&f->lock);
+}
+
+static void piece_done(struct upload *u)
+{
+    struct piece *p = u->ctx;
+    workq_push(p->commit->cache->janitor, piece_finish, u);
+}
+
+static void piece_submit(struct multi *m, struct piece *p)
+{
+    struct commit *c = m->commit;
+    mutex_lock(&c->file->lock);
+    c->under_way++;
+    mutex_unlock(&c->file->lock);
+    p->up.done = piece_done;
+    p->up.ctx = p;
+    upload_submit(c->cache->uploads, &p->up);
+}
+
+static int piece_start(struct multi *m, struct piece *p, const struct plan_part *how)
+{
+    struct commit *c = m->commit;
+    p->commit = c;
+    p->part.number = how->number;
+    p->part.size = how->len;
+    if (how->how == PLAN_KEEP) {
+        p->part.etag = g_strdup(stream_part_etag(c->stream, how->number));
+        return 0;
+    }
+    struct store_request *req = &p->up.req;
+    *req = (struct store_request){.bucket = c->bucket,
+                                  .key = c->key,
+                                  .upload_id = m->upload_id,
+                                  .part_number = how->number};
+    if (how->how == PLAN_UPLOAD) {
+        req->verb = STORE_MPU_PART;
+        int r = set_body(c, &p->up, how->off, how->len);
+        if (r < 0)
+            return r;
+    } else {
+        req->verb = STORE_MPU_COPY_PART;
+        req->from_bucket = c->base->bucket;
+        req->from_key = c->base->key;
+        req->from_if_match = c->base->object.etag;
+        bool whole = how->off == 0 && how->len == c->base->object.size;
+        req->range = (struct store_range){.off = how->off, .len = how->len, .set = !whole};
+    }
+    piece_submit(m, p);
+    return 0;
+}
+
+static bool failed(struct commit *c)
+{
+    mutex_lock(&c->file->lock);
+    bool yes = c->err < 0;
+    mutex_unlock(&c->file->lock);
+    return yes;
+}
+
+/* An error of a part, as one of the commit. */
+static int part_error(struct commit *c)
+{
+    if (c->cls == STORE_CLASS_CONFLICT)
+        return -ESTALE; /* the base was changed */
+    if (c->err == -ENOENT)
+        c->stream_lost = true; /* or our own upload: nothing to keep either */
+    return c->err;
+}
+
+static int pieces_run(struct multi *m)
+{
+    struct commit *c = m->commit;
+    struct cache_file *f = c->file;
+    int r = 0;
+    for (unsigned i = 0; i < m->n && r == 0 && !failed(c); i++)
+        r = piece_start(m, &m->pieces[i], &g_array_index(c->plan.parts, struct plan_part, i));
+    mutex_lock(&f->lock);
+    while (c->under_way > 0)
+        cond_wait(&f->changed, &f->lock);
+    mutex_unlock(&f->lock);
+    return r < 0 ? r : c->err < 0 ? part_error(c) : 0;
+}
+
+static int complete(struct multi *m)
+{
+    struct commit *c = m->commit;
+    int r = c->caps.complete_if ? 0 : check_before(c);
+    g_autofree struct store_part *parts = g_new0(struct store_part, m->n);
+    for (unsigned i = 0; i < m->n; i++)
+        parts[i] = m->pieces[i].part; /* ETags stay the pieces' */
+    for (int i = 0; r == 0 && i < ATTEMPTS; i++) {
+        _cleanup_request_ struct store_request req = {.verb = STORE_MPU_COMPLETE,
+                                                      .bucket = c->bucket,
+                                                      .key = c->key,
+                                                      .upload_id = m->upload_id,
+                                                      .parts = parts,
+                                                      .n_parts = m->n};
+        set_condition(c, &req, c->caps.complete_if);
+        r = run(c, &req);
+        if (r == 0)
+            succeed(c, &req, m->headers);
+        else
+            r = settle(c, &req, m->uuid, m->headers);
+        if (r != -EAGAIN)
+            return r;
+        r = 0;
+    }
+    return r < 0 ? r : -EIO;
+}
+
+static int create(struct multi *m)
+{
+    struct commit *c = m->commit;
+    m->create = (struct store_request){
+        .verb = STORE_MPU_CREATE, .bucket = c->bucket, .key = c->key, .headers = &c->headers};
+    int r = run(c, &m->create);
+    m->upload_id = m->create.res.upload_id;
+    m->uuid = c->uuid;
+    m->headers = &c->headers;
+    return r;
+}
+
+static void abort_own(struct multi *m)
+{
+    struct commit *c = m->commit;
+    _cleanup_request_ struct store_request req = {
+        .verb = STORE_MPU_ABORT, .bucket = c->bucket, .key = c->key, .upload_id = m->upload_id};
+    int r = run(c, &req);
+    if (r < 0)
+        log_warning_errno(r, "cannot abort the upload of %s/%s", c->bucket, c->key);
+}
+
+static int publish_multipart(struct commit *c)
+{
+    struct multi m = {.commit = c, .n = c->plan.parts->len};
+    bool own = c->n_done == 0;
+    int r = 0;
+    if (own) {
+        r = create(&m);
+    } else {
+        m.upload_id = stream_upload_id(c->stream);
+        m.uuid = stream_uuid(c->stream);
+        m.headers = stream_headers(c->stream);
+    }
+    if (r == 0) {
+        m.pieces = g_new0(struct piece, m.n);
+        r = pieces_run(&m);
+        if (r == 0)
+            r = complete(&m);
+        if (r < 0 && own)
+            abort_own(&m);
+        for (unsigned i = 0; i < m.n; i++)
+            g_free(m.pieces[i].part.etag);
+        g_free(m.pieces);
+    }
+    if (own)
+        c->stream_lost = false; /* it was about our own upload */
+    c->stream_completed = r == 0 && !own;
+    store_request_clear(&m.create);
+    return r;
+}
+
+/* ---- the plan ---- */
+
+int publish(struct commit *c)
+{
+    store_get_caps(c->cache->store, &c->caps);
+    store_headers_set_meta(&c->headers, COMMIT_META, c->uuid);
+    struct plan_input in = {
+        .map = c->map,
+        .has_base = c->base != NULL,
+        .base_size = c->base ? c->base->object.size : 0,
+        .data_dirty = c->data_dirty,
+        .headers_dirty = c->headers_dirty,
+        .moved = c->moved,
+        .guarded = guarded(c) && !c->caps.copy_if && c->caps.complete_if,
+        .copy_part = c->caps.copy_part,
+        .done = c->done,
+        .n_done = c->n_done,
+    };
+    int r = plan_make(&in, &c->cache->limits, &c->plan);
+    if (r < 0)
+        return r;
+    switch (c->plan.kind) {
+    case PLAN_NOTHING:
+        c->nothing = true;
+        return 0;
+    case PLAN_COPY:
+        return publish_copy(c);
+    case PLAN_PUT:
+        return publish_put(c);
+    case PLAN_MULTIPART:
+        return publish_multipart(c);
+    }
+    return -EINVAL;
+}

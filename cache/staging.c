@@ -1,0 +1,327 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * staging: see staging.h. Threads: any. `lock` ranks just above the leaves, since the budget's own
+ * lock is one; it is not held while the disk works: a reserved range is filled by its owner alone,
+ * and a page is punched only after the map says that nobody can refer to it.
+ *
+ * Invariants (lock):
+ *   charged = page size × pages that [0, end) touches, less those punched
+ *   dead    = ranges given up for good, merged; every whole page inside one is punched (or being
+ *             punched by the thread in staging_reclaim)
+ *   garbage = ranges dropped, in the order of their stamps, that a pin may still refer to
+ */
+#include "cache/staging.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <glib.h>
+#include <stdatomic.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/budget.h"
+#include "base/log.h"
+#include "base/mutex.h"
+
+#define PAGE 4096ULL
+#define RANK_STAGING ((enum mutex_rank)(RANK_LEAF - 5))
+/* Below so much garbage punching is not worth its system calls. */
+#define RECLAIM_MIN (1ULL << 20)
+
+struct range {
+    uint64_t off, end;
+    uint64_t stamp; /* garbage: the newest ticket when it was dropped */
+};
+
+struct staging {
+    atomic_uint refs;
+    int fd;
+    struct budget *budget;
+    struct mutex lock;
+    uint64_t end;        /* lock */
+    uint64_t live;       /* lock */
+    uint64_t charged;    /* lock */
+    uint64_t tickets;    /* lock */
+    GQueue garbage;      /* lock: struct range* */
+    uint64_t n_garbage;  /* lock: bytes in it */
+    GTree *dead;         /* lock: struct range* (key and value) by off */
+    struct staging_pin *oldest, *newest; /* lock */
+};
+
+static uint64_t page_up(uint64_t n)
+{
+    return (n + PAGE - 1) & ~(PAGE - 1);
+}
+
+static uint64_t page_down(uint64_t n)
+{
+    return n & ~(PAGE - 1);
+}
+
+static int range_compare(gconstpointer a, gconstpointer b, gpointer data)
+{
+    const struct range *x = a, *y = b;
+    return x->off < y->off ? -1 : x->off > y->off;
+}
+
+static int open_unnamed(const char *dir)
+{
+    int fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    if (fd >= 0)
+        return fd;
+    if (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL)
+        return -errno;
+    /* A file system without O_TMPFILE. */
+    g_autofree char *path = g_build_filename(dir, ".staging-XXXXXX", NULL);
+    fd = mkostemp(path, O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    if (unlink(path) < 0)
+        log_warning_errno(-errno, "cannot unlink %s", path);
+    return fd;
+}
+
+int staging_new(const char *dir, struct budget *budget, struct staging **ret)
+{
+    int fd = open_unnamed(dir);
+    if (fd < 0)
+        return fd;
+    struct staging *s = g_new0(struct staging, 1);
+    atomic_init(&s->refs, 1);
+    s->fd = fd;
+    s->budget = budget;
+    mutex_init(&s->lock, RANK_STAGING);
+    g_queue_init(&s->garbage);
+    s->dead = g_tree_new_full(range_compare, NULL, NULL, g_free);
+    *ret = s;
+    return 0;
+}
+
+struct staging *staging_ref(struct staging *s)
+{
+    atomic_fetch_add(&s->refs, 1);
+    return s;
+}
+
+void staging_unref(struct staging *s)
+{
+    if (!s || atomic_fetch_sub(&s->refs, 1) != 1)
+        return;
+    assert(!s->oldest);
+    close(s->fd);
+    if (s->charged > 0)
+        budget_give(s->budget, s->charged);
+    g_queue_clear_full(&s->garbage, g_free);
+    g_tree_destroy(s->dead);
+    mutex_fini(&s->lock);
+    g_free(s);
+}
+
+int staging_reserve(struct staging *s, size_t n, uint64_t *ret_off)
+{
+    assert(n > 0);
+    mutex_lock(&s->lock);
+    uint64_t more = page_up(s->end + n) - page_up(s->end);
+    if (more > 0 && !budget_try(s->budget, more)) {
+        mutex_unlock(&s->lock);
+        return more > budget_limit(s->budget) ? -EMSGSIZE : -EAGAIN;
+    }
+    *ret_off = s->end;
+    s->end += n;
+    s->live += n;
+    s->charged += more;
+    mutex_unlock(&s->lock);
+    return 0;
+}
+
+int staging_fill(struct staging *s, uint64_t off, const void *buf, size_t n)
+{
+    const char *p = buf;
+    while (n > 0) {
+        ssize_t r = pwrite(s->fd, p, n, (off_t)off);
+        if (r < 0 && errno == EINTR)
+            continue;
+        if (r < 0)
+            return errno == EDQUOT ? -ENOSPC : -errno;
+        if (r == 0)
+            return -EIO;
+        p += r;
+        off += (uint64_t)r;
+        n -= (size_t)r;
+    }
+    return 0;
+}
+
+int staging_read(struct staging *s, uint64_t off, void *buf, size_t n)
+{
+    char *p = buf;
+    while (n > 0) {
+        ssize_t r = pread(s->fd, p, n, (off_t)off);
+        if (r < 0 && errno == EINTR)
+            continue;
+        if (r < 0)
+            return -errno;
+        if (r == 0)
+            return -EIO; /* the file is shorter than what was filled */
+        p += r;
+        off += (uint64_t)r;
+        n -= (size_t)r;
+    }
+    return 0;
+}
+
+void staging_drop(struct staging *s, uint64_t off, uint64_t n)
+{
+    mutex_lock(&s->lock);
+    assert(n <= s->live && off + n <= s->end);
+    s->live -= n;
+    s->n_garbage += n;
+    struct range *last = g_queue_peek_tail(&s->garbage);
+    if (last && last->end == off && last->stamp == s->tickets) {
+        last->end += n;
+    } else {
+        struct range *r = g_new(struct range, 1);
+        *r = (struct range){.off = off, .end = off + n, .stamp = s->tickets};
+        g_queue_push_tail(&s->garbage, r);
+    }
+    mutex_unlock(&s->lock);
+}
+
+uint64_t staging_end(struct staging *s)
+{
+    mutex_lock(&s->lock);
+    uint64_t n = s->end;
+    mutex_unlock(&s->lock);
+    return n;
+}
+
+void staging_pin(struct staging *s, struct staging_pin *pin)
+{
+    staging_ref(s);
+    mutex_lock(&s->lock);
+    *pin = (struct staging_pin){.s = s, .ticket = ++s->tickets, .prev = s->newest};
+    if (s->newest)
+        s->newest->next = pin;
+    else
+        s->oldest = pin;
+    s->newest = pin;
+    mutex_unlock(&s->lock);
+}
+
+void staging_unpin(struct staging_pin *pin)
+{
+    struct staging *s = pin->s;
+    if (!s)
+        return;
+    mutex_lock(&s->lock);
+    if (pin->prev)
+        pin->prev->next = pin->next;
+    else
+        s->oldest = pin->next;
+    if (pin->next)
+        pin->next->prev = pin->prev;
+    else
+        s->newest = pin->prev;
+    mutex_unlock(&s->lock);
+    pin->s = NULL;
+    staging_unref(s);
+}
+
+bool staging_wants_reclaim(struct staging *s)
+{
+    mutex_lock(&s->lock);
+    bool yes = s->n_garbage >= MAX(s->live, RECLAIM_MIN);
+    mutex_unlock(&s->lock);
+    return yes;
+}
+
+static uint64_t whole_pages(uint64_t off, uint64_t end, uint64_t *ret_off)
+{
+    uint64_t from = page_up(off), to = page_down(end);
+    *ret_off = from;
+    return to > from ? to - from : 0;
+}
+
+/* Enters a range into the dead ones. The pages that are wholly dead only now: at most one run,
+ * since a dead neighbour's own whole pages are punched already and lie at its far side. */
+static uint64_t bury_locked(struct staging *s, uint64_t off, uint64_t end, uint64_t *ret_off)
+{
+    struct range key = {.off = off};
+    uint64_t ignored, had_before = 0, had_after = 0, start = off, stop = end;
+    GTreeNode *above = g_tree_lower_bound(s->dead, &key);
+    GTreeNode *below = above ? g_tree_node_previous(above) : g_tree_node_last(s->dead);
+    struct range *after = above ? g_tree_node_value(above) : NULL;
+    struct range *before = below ? g_tree_node_value(below) : NULL;
+    if (after && after->off == end) {
+        had_after = whole_pages(after->off, after->end, &ignored);
+        stop = after->end;
+        g_tree_remove(s->dead, after);
+    }
+    if (before && before->end == off) {
+        had_before = whole_pages(before->off, before->end, &ignored);
+        start = before->off;
+        before->end = stop;
+    } else {
+        struct range *r = g_new0(struct range, 1);
+        r->off = start;
+        r->end = stop;
+        g_tree_insert(s->dead, r, r);
+    }
+    uint64_t all = whole_pages(start, stop, ret_off);
+    *ret_off += had_before;
+    return all - had_before - had_after;
+}
+
+static bool pop_buriable_locked(struct staging *s, uint64_t *ret_off, uint64_t *ret_n)
+{
+    struct range *r = g_queue_peek_head(&s->garbage);
+    if (!r || (s->oldest && s->oldest->ticket <= r->stamp))
+        return false;
+    g_queue_pop_head(&s->garbage);
+    s->n_garbage -= r->end - r->off;
+    *ret_n = bury_locked(s, r->off, r->end, ret_off);
+    s->charged -= *ret_n;
+    g_free(r);
+    return true;
+}
+
+uint64_t staging_reclaim(struct staging *s)
+{
+    uint64_t given = 0, off, n;
+    for (;;) {
+        mutex_lock(&s->lock);
+        bool more = pop_buriable_locked(s, &off, &n);
+        mutex_unlock(&s->lock);
+        if (!more)
+            return given;
+        if (n == 0)
+            continue;
+        /* Should punching fail, the budget counts less than the disk holds, until the file goes. */
+        if (fallocate(s->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)n) < 0)
+            log_debug_errno(-errno, "cannot punch %" G_GUINT64_FORMAT " staged bytes", n);
+        budget_give(s->budget, n);
+        given += n;
+    }
+}
+
+uint64_t staging_live(struct staging *s)
+{
+    mutex_lock(&s->lock);
+    uint64_t n = s->live;
+    mutex_unlock(&s->lock);
+    return n;
+}
+
+uint64_t staging_charged(struct staging *s)
+{
+    mutex_lock(&s->lock);
+    uint64_t n = s->charged;
+    mutex_unlock(&s->lock);
+    return n;
+}
+
+int staging_fd(const struct staging *s)
+{
+    return s->fd;
+}

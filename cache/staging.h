@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * staging: an append-only file of the bytes written to one cache_file, without a name. Space is
+ * reserved under a disk budget, then filled; what was filled never changes until it is dropped.
+ * Dropped bytes go back to the disk and the budget, in whole pages, once no pin that was there at
+ * the time remains: who pins sees vouched bytes, whatever is written or dropped after.
+ *
+ * Thread-safe. Nothing here waits for the network; the functions that touch the disk say so.
+ */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct budget;
+struct staging;
+
+struct staging_pin {
+    struct staging *s;
+    uint64_t ticket;
+    struct staging_pin *prev, *next; /* private */
+};
+
+/* Makes the file in dir (disk). Refcounted, starts at 1. budget is borrowed. 0 or -errno. */
+int staging_new(const char *dir, struct budget *budget, struct staging **ret);
+struct staging *staging_ref(struct staging *s);
+/* The last one closes the file (disk) and gives everything back. NULL is fine. */
+void staging_unref(struct staging *s);
+
+/* n bytes at the end are now the caller's to fill: 0 and their offset, or -EAGAIN when the budget
+ * has no room, -EMSGSIZE when it never will. */
+int staging_reserve(struct staging *s, size_t n, uint64_t *ret_off);
+/* Fills a reserved range (disk). 0 or -errno; on failure the caller drops the range. */
+int staging_fill(struct staging *s, uint64_t off, const void *buf, size_t n);
+/* Reads filled bytes (disk). 0 or -errno. */
+int staging_read(struct staging *s, uint64_t off, void *buf, size_t n);
+/* [off, off+n) is garbage from now on. */
+void staging_drop(struct staging *s, uint64_t off, uint64_t n);
+/* Where the next reserve begins: whatever lies below was written before now. */
+uint64_t staging_end(struct staging *s);
+
+/* Keeps what is there now (also if dropped after now) until staging_unpin(). Holds a reference. */
+void staging_pin(struct staging *s, struct staging_pin *pin);
+void staging_unpin(struct staging_pin *pin);
+
+/* Whether there is enough garbage that staging_reclaim() is worth it. */
+bool staging_wants_reclaim(struct staging *s);
+/* Gives garbage back to disk and budget (disk). Returns the bytes given. */
+uint64_t staging_reclaim(struct staging *s);
+
+uint64_t staging_live(struct staging *s);      /* bytes reserved and not dropped */
+uint64_t staging_charged(struct staging *s);   /* bytes taken from the budget */
+/* The file, for tests. */
+int staging_fd(const struct staging *s);

@@ -1,0 +1,412 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * stream: see stream.h. Threads: the file's users, its committer, and the store's (completions).
+ * All fields are under the file's lock; a stream holds a life reference on its file.
+ *
+ *   CREATING   MPU_CREATE is under way; parts that get complete wait in the list
+ *   OPEN       parts go up
+ *   BROKEN     MPU_CREATE failed: nothing was uploaded, the committer starts afresh
+ *   detached   (any of them) no longer the file's: ends, by MPU_ABORT, with its last request
+ *
+ * A part is QUEUED → SENT → ACKED or FAILED; beside that it is stale once the content under it has
+ * changed since it was cut. Stale and failed parts go up again at commit, alone.
+ * Invariants: parts begin at 0, follow one another without gap, and none is below STORE_PART_MIN;
+ * bytes are PUNCHED only under ACKED parts that are not stale.
+ */
+#include "cache/stream.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+#include <uuid/uuid.h>
+
+#include "base/log.h"
+#include "base/workq.h"
+#include "cache/file.h"
+#include "cache/upload.h"
+
+enum part_state { PART_QUEUED, PART_SENT, PART_ACKED, PART_FAILED };
+
+struct part {
+    struct upload up;
+    struct stream *stream;
+    unsigned number;
+    uint64_t off, len;
+    enum part_state state;
+    bool stale, punched;
+    char *etag;
+};
+
+struct stream {
+    struct cache_file *file;
+    enum { STREAM_CREATING, STREAM_OPEN, STREAM_BROKEN } state;
+    bool sealed, detached, completed;
+    struct store_request req; /* CREATE, at the end ABORT */
+    char *bucket, *key, *upload_id;
+    char uuid[37];
+    struct store_headers headers;
+    GPtrArray *parts; /* struct part* */
+    uint64_t next;    /* where the next part begins */
+    unsigned sent;    /* requests under way but CREATE */
+    int err;
+};
+
+static void part_free(void *p)
+{
+    struct part *part = p;
+    upload_clear(&part->up);
+    g_free(part->etag);
+    g_free(part);
+}
+
+static void stream_free(void *arg)
+{
+    struct stream *s = arg;
+    struct cache_file *f = s->file;
+    g_ptr_array_unref(s->parts);
+    store_request_clear(&s->req);
+    store_headers_clear(&s->headers);
+    g_free(s->bucket);
+    g_free(s->key);
+    g_free(s->upload_id);
+    g_free(s);
+    file_release(f);
+}
+
+static void abort_done(struct store_request *req)
+{
+    struct stream *s = req->ctx;
+    if (req->res.err < 0)
+        log_warning_errno(req->res.err, "cannot abort the upload of %s/%s", s->bucket, s->key);
+    workq_push(s->file->cache->janitor, stream_free, s);
+}
+
+static void stream_abort(void *arg)
+{
+    struct stream *s = arg;
+    store_request_clear(&s->req);
+    s->req = (struct store_request){
+        .verb = STORE_MPU_ABORT,
+        .prio = STORE_PRIO_META,
+        .bucket = s->bucket,
+        .key = s->key,
+        .upload_id = s->upload_id,
+        .done = abort_done,
+        .ctx = s,
+    };
+    store_submit(s->file->cache->store, &s->req);
+}
+
+/* A detached stream ends when its last request has. */
+static void end_if_idle_locked(struct stream *s)
+{
+    if (!s->detached || !stream_idle_locked(s))
+        return;
+    struct workq *q = s->file->cache->janitor;
+    if (s->state == STREAM_OPEN && !s->completed)
+        workq_push(q, stream_abort, s);
+    else
+        workq_push(q, stream_free, s);
+}
+
+bool stream_idle_locked(const struct stream *s)
+{
+    return s->state != STREAM_CREATING && s->sent == 0;
+}
+
+static void part_clear(void *arg)
+{
+    struct upload *u = arg;
+    struct part *part = u->ctx;
+    struct stream *s = part->stream;
+    struct cache_file *f = s->file;
+    struct cache *c = f->cache;
+
+    struct store_result res = u->req.res;
+    u->req.res = (struct store_result){0};
+    upload_clear(u); /* unpins: disk */
+    mutex_lock(&f->lock);
+    s->sent--;
+    if (res.err == 0) {
+        part->state = PART_ACKED;
+        part->etag = g_strdup(res.object.etag);
+    } else {
+        part->state = PART_FAILED;
+        s->err = res.err;
+        if (!s->detached)
+            log_warning_errno(res.err, "part %u of %s/%s did not go up, the commit will try again",
+                              part->number, s->bucket, s->key);
+    }
+    cond_broadcast(&f->changed);
+    end_if_idle_locked(s); /* s and part may be gone after the unlock */
+    mutex_unlock(&f->lock);
+    store_result_clear(&res);
+    cache_work_end(c);
+}
+
+/* On a store thread: what follows may touch the disk and drop the last reference. */
+static void part_done(struct upload *u)
+{
+    struct part *part = u->ctx;
+    workq_push(part->stream->file->cache->janitor, part_clear, u);
+}
+
+static void part_send_locked(struct stream *s, struct part *part)
+{
+    struct store_request *req = &part->up.req;
+    req->verb = STORE_MPU_PART;
+    req->bucket = s->bucket;
+    req->key = s->key;
+    req->upload_id = s->upload_id;
+    req->part_number = part->number;
+    part->up.done = part_done;
+    part->up.ctx = part;
+    part->state = PART_SENT;
+    s->sent++;
+    upload_submit(s->file->cache->uploads, &part->up);
+}
+
+static void create_failed_locked(struct stream *s, int err)
+{
+    s->state = STREAM_BROKEN;
+    s->err = err;
+    unsigned n = s->parts->len;
+    for (unsigned i = 0; i < n; i++)
+        ((struct part *)s->parts->pdata[i])->state = PART_FAILED;
+    for (unsigned i = 0; i < n; i++)
+        cache_work_end(s->file->cache);
+}
+
+static void create_finish(void *arg)
+{
+    struct stream *s = arg;
+    struct cache_file *f = s->file;
+    mutex_lock(&f->lock);
+    if (s->req.res.err < 0) {
+        log_warning_errno(s->req.res.err, "cannot start the upload of %s/%s", s->bucket, s->key);
+        create_failed_locked(s, s->req.res.err);
+    } else {
+        s->state = STREAM_OPEN;
+        s->upload_id = g_strdup(s->req.res.upload_id);
+        for (unsigned i = 0; i < s->parts->len; i++) {
+            if (s->detached) {
+                ((struct part *)s->parts->pdata[i])->state = PART_FAILED;
+                cache_work_end(f->cache);
+            } else {
+                part_send_locked(s, s->parts->pdata[i]);
+            }
+        }
+    }
+    cond_broadcast(&f->changed);
+    end_if_idle_locked(s);
+    mutex_unlock(&f->lock);
+}
+
+static void create_done(struct store_request *req)
+{
+    struct stream *s = req->ctx;
+    workq_push(s->file->cache->janitor, create_finish, s);
+}
+
+static struct stream *stream_start_locked(struct cache_file *f)
+{
+    struct cache *c = f->cache;
+    struct stream *s = g_new0(struct stream, 1);
+    s->file = file_hold(f);
+    s->state = STREAM_CREATING;
+    s->bucket = g_strdup(f->bucket);
+    s->key = g_strdup(f->key);
+    s->parts = g_ptr_array_new_with_free_func(part_free);
+    uuid_t id;
+    uuid_generate(id);
+    uuid_unparse_lower(id, s->uuid);
+    store_headers_copy(&s->headers, &f->headers);
+    store_headers_set_meta(&s->headers, COMMIT_META, s->uuid);
+    s->req = (struct store_request){
+        .verb = STORE_MPU_CREATE,
+        .prio = STORE_PRIO_META,
+        .bucket = s->bucket,
+        .key = s->key,
+        .headers = &s->headers,
+        .done = create_done,
+        .ctx = s,
+    };
+    store_submit(c->store, &s->req);
+    mutex_lock(&c->lock);
+    g_queue_push_tail(&c->streams, f);
+    mutex_unlock(&c->lock);
+    return s;
+}
+
+static void cut_locked(struct cache_file *f, uint64_t len)
+{
+    if (!f->stream)
+        f->stream = stream_start_locked(f);
+    struct stream *s = f->stream;
+    struct part *part = g_new0(struct part, 1);
+    part->stream = s;
+    part->number = s->parts->len + 1;
+    part->off = s->next;
+    part->len = len;
+    upload_set_body(&part->up, extents_slice(f->map, s->next, len), s->next, len, f->staging, NULL);
+    g_ptr_array_add(s->parts, part);
+    s->next += len;
+    cache_work_begin(f->cache);
+    if (s->state == STREAM_OPEN)
+        part_send_locked(s, part);
+}
+
+/* A stream may go on: the last part that S3 allows is left for the rest, at commit. */
+static bool may_cut_locked(const struct cache_file *f)
+{
+    if (!f->fresh || f->orphan || f->dead || f->commit != COMMIT_IDLE || !f->staging)
+        return false;
+    const struct stream *s = f->stream;
+    return !s || (s->state != STREAM_BROKEN && !s->sealed &&
+                  s->parts->len + 1 < f->cache->limits.parts_max);
+}
+
+void stream_advance_locked(struct cache_file *f)
+{
+    while (may_cut_locked(f)) {
+        uint64_t next = f->stream ? f->stream->next : 0;
+        unsigned number = f->stream ? f->stream->parts->len + 1 : 1;
+        uint64_t len = plan_part_size(&f->cache->limits, number);
+        if (f->cursor < next + len)
+            return;
+        cut_locked(f, len);
+    }
+}
+
+bool stream_cut_short_locked(struct cache_file *f)
+{
+    uint64_t next = f->stream ? f->stream->next : 0;
+    if (!may_cut_locked(f) || f->cursor < next + f->cache->limits.part_min)
+        return false;
+    cut_locked(f, MIN(f->cursor - next, f->cache->limits.part_max));
+    return true;
+}
+
+static void mark_stale_locked(struct stream *s, uint64_t off, uint64_t end)
+{
+    /* Writes in order lie behind all parts. */
+    for (unsigned i = s->parts->len; i-- > 0;) {
+        struct part *part = s->parts->pdata[i];
+        if (part->off + part->len <= off)
+            return;
+        if (part->off < end)
+            part->stale = true;
+    }
+}
+
+void stream_wrote_locked(struct cache_file *f, uint64_t off, uint64_t n)
+{
+    if (f->stream)
+        mark_stale_locked(f->stream, off, off + n);
+    if (!f->fresh || off > f->cursor)
+        return;
+    f->cursor = MAX(f->cursor, off + n);
+    struct extent x;
+    while (extents_next(f->map, f->cursor, &x) && x.kind == EXTENT_STAGED)
+        f->cursor += x.len;
+    stream_advance_locked(f);
+}
+
+void stream_truncated_locked(struct cache_file *f, uint64_t size)
+{
+    f->cursor = MIN(f->cursor, size);
+    if (f->stream)
+        mark_stale_locked(f->stream, size, UINT64_MAX);
+}
+
+bool stream_punch_locked(struct cache_file *f)
+{
+    struct stream *s = f->stream;
+    if (!s || s->sealed)
+        return false;
+    bool any = false;
+    for (unsigned i = 0; i < s->parts->len; i++) {
+        struct part *part = s->parts->pdata[i];
+        uint64_t end = part->off + part->len;
+        if (part->state != PART_ACKED || part->stale || part->punched)
+            continue;
+        if (f->reserved && f->res_off < end && f->res_off + f->res_len > part->off)
+            continue; /* is being rewritten */
+        extents_set(f->map, part->off, part->len, EXTENT_PUNCHED, 0);
+        part->punched = true;
+        any = true;
+    }
+    return any;
+}
+
+void stream_detach_locked(struct cache_file *f, bool completed)
+{
+    struct stream *s = f->stream;
+    if (!s)
+        return;
+    struct cache *c = f->cache;
+    f->stream = NULL;
+    s->detached = true;
+    s->completed = completed;
+    mutex_lock(&c->lock);
+    g_queue_remove(&c->streams, f);
+    mutex_unlock(&c->lock);
+    for (unsigned i = 0; i < s->parts->len; i++) {
+        struct part *part = s->parts->pdata[i];
+        if (part->state == PART_SENT && upload_cancel(&part->up)) {
+            store_result_fail(&part->up.req.res, -ECANCELED, STORE_CLASS_FATAL, NULL, "given up");
+            workq_push(c->janitor, part_clear, &part->up);
+        }
+    }
+    end_if_idle_locked(s);
+}
+
+void stream_seal_locked(struct cache_file *f)
+{
+    if (f->stream)
+        f->stream->sealed = true;
+}
+
+void stream_unseal_locked(struct cache_file *f)
+{
+    if (f->stream)
+        f->stream->sealed = false;
+}
+
+int stream_error(const struct stream *s)
+{
+    return s ? s->err : 0;
+}
+
+const char *stream_upload_id(const struct stream *s)
+{
+    return s->upload_id;
+}
+
+const char *stream_uuid(const struct stream *s)
+{
+    return s->uuid;
+}
+
+const struct store_headers *stream_headers(const struct stream *s)
+{
+    return &s->headers;
+}
+
+size_t stream_parts(const struct stream *s, struct plan_done **ret_done)
+{
+    struct plan_done *done = g_new0(struct plan_done, s->parts->len + 1);
+    for (unsigned i = 0; i < s->parts->len; i++) {
+        const struct part *part = s->parts->pdata[i];
+        done[i] = (struct plan_done){.off = part->off, .len = part->len, .stale = part->stale};
+    }
+    *ret_done = done;
+    return s->parts->len;
+}
+
+const char *stream_part_etag(const struct stream *s, unsigned number)
+{
+    assert(number >= 1 && number <= s->parts->len);
+    const struct part *part = s->parts->pdata[number - 1];
+    return part->etag;
+}

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * stream: the upload of a file while it is written. It belongs to its file; all functions are
+ * called under the file's lock and do not block. Parts are cut where the schedule of plan.h says,
+ * or earlier when staging is full; each goes up as soon as it is wholly written, from a snapshot.
+ */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "cache/plan.h"
+#include "s3/store.h"
+
+struct cache_file;
+struct stream;
+
+/* The content of [off, off+n) changed by a write: moves the cursor, marks parts stale, and submits
+ * the parts that are complete now. */
+void stream_wrote_locked(struct cache_file *f, uint64_t off, uint64_t n);
+/* The file was cut or grown to size (before the map is). */
+void stream_truncated_locked(struct cache_file *f, uint64_t size);
+/* Submits what is complete (also after a commit, during which nothing is submitted). */
+void stream_advance_locked(struct cache_file *f);
+/* Ends the part at the cursor now. False when it is too small, or the file is not streamed. */
+bool stream_cut_short_locked(struct cache_file *f);
+/* Turns acknowledged parts into PUNCHED and drops their staging. Returns whether there were any. */
+bool stream_punch_locked(struct cache_file *f);
+/* Takes the stream from the file and aborts its upload when its last request has ended; with
+ * `completed` there is nothing to abort. No-op without a stream. */
+void stream_detach_locked(struct cache_file *f, bool completed);
+
+/* For the committer. Sealed: nothing is submitted or punched until unsealed. */
+void stream_seal_locked(struct cache_file *f);
+void stream_unseal_locked(struct cache_file *f);
+bool stream_idle_locked(const struct stream *s);   /* no request under way */
+int stream_error(const struct stream *s);          /* of its last failed request; 0 */
+const char *stream_upload_id(const struct stream *s); /* NULL: there is none */
+const char *stream_uuid(const struct stream *s);
+const struct store_headers *stream_headers(const struct stream *s);
+size_t stream_parts(const struct stream *s, struct plan_done **ret_done); /* g_free */
+const char *stream_part_etag(const struct stream *s, unsigned number); /* NULL: it did not go up */

@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * upload: see upload.h. Threads: any. The queue's lock (rank commit) covers the list, the states
+ * and the handing over to the store, so that a cancel never meets a request that the store does not
+ * know yet or any more. Bodies are read on store threads out of a private slice of the interval
+ * map: nobody changes it.
+ */
+#include "cache/upload.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#include "base/mutex.h"
+#include "cache/extents.h"
+
+struct upload_queue {
+    struct store *store;
+    unsigned max;
+    struct mutex lock;
+    unsigned sent;               /* lock */
+    struct upload *first, *last; /* lock: queued */
+    uint64_t bytes;              /* lock */
+};
+
+struct upload_queue *upload_queue_new(struct store *store, unsigned max)
+{
+    struct upload_queue *q = g_new0(struct upload_queue, 1);
+    q->store = store;
+    q->max = MAX(max, 1u);
+    mutex_init(&q->lock, RANK_COMMIT);
+    return q;
+}
+
+void upload_queue_free(struct upload_queue *q)
+{
+    if (!q)
+        return;
+    assert(q->sent == 0 && !q->first);
+    mutex_fini(&q->lock);
+    g_free(q);
+}
+
+uint64_t upload_queue_bytes(struct upload_queue *q)
+{
+    mutex_lock(&q->lock);
+    uint64_t n = q->bytes;
+    mutex_unlock(&q->lock);
+    return n;
+}
+
+static ssize_t body_read(void *ctx, uint64_t off, void *buf, size_t n)
+{
+    struct upload *u = ctx;
+    char *p = buf;
+    uint64_t at = u->off + off, end = at + n;
+    struct extent x;
+    while (at < end && extents_next(u->map, at, &x)) {
+        size_t k = (size_t)MIN(x.len, end - at);
+        int r = 0;
+        if (x.kind == EXTENT_ZERO)
+            memset(p, 0, k);
+        else if (x.kind == EXTENT_STAGED)
+            r = staging_read(u->staged.s, x.src, p, k);
+        else if (x.kind == EXTENT_FETCHED)
+            r = staging_read(u->fetched.s, x.src, p, k);
+        else
+            r = -EIO;
+        if (r < 0)
+            return r;
+        p += k;
+        at += k;
+    }
+    return at == end ? (ssize_t)n : -EIO;
+}
+
+void upload_set_body(struct upload *u, struct extents *map, uint64_t off, uint64_t len,
+                     struct staging *staged, struct staging *fetched)
+{
+    u->map = map;
+    u->off = off;
+    if (staged)
+        staging_pin(staged, &u->staged);
+    if (fetched)
+        staging_pin(fetched, &u->fetched);
+    u->req.source = (struct store_source){.read = body_read, .ctx = u, .size = len};
+    u->weight = len;
+}
+
+static void upload_done(struct store_request *req);
+
+static void send_locked(struct upload_queue *q, struct upload *u)
+{
+    u->state = UPLOAD_SENT;
+    q->sent++;
+    store_submit(q->store, &u->req);
+}
+
+static void unlink_locked(struct upload_queue *q, struct upload *u)
+{
+    if (u->prev)
+        u->prev->next = u->next;
+    else
+        q->first = u->next;
+    if (u->next)
+        u->next->prev = u->prev;
+    else
+        q->last = u->prev;
+    u->prev = u->next = NULL;
+}
+
+static void upload_done(struct store_request *req)
+{
+    struct upload *u = req->ctx;
+    struct upload_queue *q = u->queue;
+    mutex_lock(&q->lock);
+    u->state = UPLOAD_IDLE;
+    q->sent--;
+    q->bytes -= u->weight;
+    struct upload *next = q->first;
+    if (next && q->sent < q->max) {
+        unlink_locked(q, next);
+        send_locked(q, next);
+    }
+    mutex_unlock(&q->lock);
+    u->done(u);
+}
+
+void upload_submit(struct upload_queue *q, struct upload *u)
+{
+    u->queue = q;
+    u->req.prio = STORE_PRIO_UPLOAD;
+    u->req.done = upload_done;
+    u->req.ctx = u;
+    mutex_lock(&q->lock);
+    q->bytes += u->weight;
+    if (q->sent < q->max) {
+        send_locked(q, u);
+    } else {
+        u->state = UPLOAD_QUEUED;
+        u->prev = q->last;
+        u->next = NULL;
+        if (q->last)
+            q->last->next = u;
+        else
+            q->first = u;
+        q->last = u;
+    }
+    mutex_unlock(&q->lock);
+}
+
+bool upload_cancel(struct upload *u)
+{
+    struct upload_queue *q = u->queue;
+    mutex_lock(&q->lock);
+    bool queued = u->state == UPLOAD_QUEUED;
+    if (queued) {
+        unlink_locked(q, u);
+        u->state = UPLOAD_IDLE;
+        q->bytes -= u->weight;
+    } else if (u->state == UPLOAD_SENT) {
+        store_cancel(q->store, &u->req);
+    }
+    mutex_unlock(&q->lock);
+    return queued;
+}
+
+struct run {
+    struct mutex lock;
+    struct cond changed;
+    bool done; /* lock */
+};
+
+static void run_done(struct upload *u)
+{
+    struct run *run = u->ctx;
+    mutex_lock(&run->lock);
+    run->done = true;
+    cond_signal(&run->changed);
+    mutex_unlock(&run->lock);
+}
+
+int upload_run(struct upload_queue *q, struct upload *u)
+{
+    struct run run = {.done = false};
+    mutex_init(&run.lock, RANK_LEAF);
+    cond_init(&run.changed);
+    u->done = run_done;
+    u->ctx = &run;
+    upload_submit(q, u);
+    mutex_lock(&run.lock);
+    while (!run.done)
+        cond_wait(&run.changed, &run.lock);
+    mutex_unlock(&run.lock);
+    cond_fini(&run.changed);
+    mutex_fini(&run.lock);
+    return u->req.res.err;
+}
+
+void upload_clear(struct upload *u)
+{
+    extents_free(u->map);
+    u->map = NULL;
+    staging_unpin(&u->staged);
+    staging_unpin(&u->fetched);
+    store_request_clear(&u->req);
+}

@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * drain: see drain.h. The commits run on a workq of the drain's own while the caller's thread writes progress.
+ */
+#include "fs/drain.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/workq.h"
+#include "cache/cache.h"
+#include "fs/inode.h"
+#include "fs/namespace.h"
+
+#define AT_ONCE 8
+#define PROGRESS_NS (200 * NSEC_PER_MSEC)
+
+struct drain {
+    struct mutex lock;
+    struct cond changed;
+    unsigned left; /* lock */
+    GString *failed; /* lock: lines */
+    int err;       /* lock: the first */
+};
+
+struct item {
+    struct drain *drain;
+    struct inode *inode; /* pinned, its file in use */
+    struct cache_file *file;
+};
+
+static void commit(void *arg)
+{
+    struct item *it = arg;
+    struct drain *d = it->drain;
+    int r;
+
+    ns_push_attr(it->inode, it->file);
+    r = cache_file_flush(it->file, NULL);
+    if (r < 0) {
+        g_autofree char *path = inode_path(it->inode);
+
+        mutex_lock(&d->lock);
+        g_string_append_printf(d->failed, "%s: %s\n", path, g_strerror(-r));
+        if (!d->err)
+            d->err = r;
+        mutex_unlock(&d->lock);
+    }
+    ns_file_put(it->inode);
+    inode_put(it->inode);
+    g_free(it);
+    mutex_lock(&d->lock);
+    d->left--;
+    cond_signal(&d->changed);
+    mutex_unlock(&d->lock);
+}
+
+/* Pins the inode and uses its file when there is something to commit. */
+static struct cache_file *take(struct inode *i, bool closed_only)
+{
+    struct cache_file *f = NULL;
+
+    mutex_lock(&i->lock);
+    if (i->file && !i->unlinked && !(closed_only && i->users) && cache_file_dirty(i->file)) {
+        f = i->file;
+        i->users++;
+    }
+    mutex_unlock(&i->lock);
+    return f;
+}
+
+static bool is_below(struct inode *i, const char *below)
+{
+    g_autofree char *path = inode_path(i);
+    size_t n = strlen(below);
+
+    return !n || (!strncmp(path, below, n) && (path[n] == '/' || !path[n]));
+}
+
+static void start(struct fs *fs, struct drain *d, struct workq *q, const char *below, bool closed_only)
+{
+    g_autoptr(GPtrArray) all = inode_all(fs->inodes);
+
+    for (guint n = 0; n < all->len; n++) {
+        struct inode *i = all->pdata[n];
+        struct cache_file *f = is_below(i, below) ? take(i, closed_only) : NULL;
+        struct item *it;
+
+        if (!f)
+            continue;
+        it = g_new(struct item, 1);
+        *it = (struct item){d, inode_pin(i), f};
+        mutex_lock(&d->lock);
+        d->left++;
+        mutex_unlock(&d->lock);
+        workq_push(q, commit, it);
+    }
+}
+
+static void progress(struct fs *fs, struct drain *d, FILE *out)
+{
+    unsigned shown = 0;
+
+    mutex_lock(&d->lock);
+    while (d->left) {
+        struct cache_stats st;
+        unsigned left = d->left;
+
+        mutex_unlock(&d->lock);
+        cache_get_stats(fs->cache, &st);
+        if (out && !ferror(out)) {
+            fprintf(out, "%u file%s, %.1f MiB to go\n", left, left == 1 ? "" : "s", (double)st.uploading / (1 << 20));
+            shown++;
+        }
+        mutex_lock(&d->lock);
+        if (d->left)
+            (void)cond_wait_until(&d->changed, &d->lock, clock_mono_ns() + PROGRESS_NS);
+    }
+    mutex_unlock(&d->lock);
+    if (shown)
+        fprintf(out, "0 files to go\n");
+}
+
+int drain_run(struct fs *fs, const char *below, bool closed_only, FILE *out)
+{
+    struct drain d = {.failed = g_string_new(NULL)};
+    struct workq *q;
+    int r = workq_new("drain", AT_ONCE, &q);
+
+    if (r == 0) {
+        mutex_init(&d.lock, RANK_LEAF);
+        cond_init(&d.changed);
+        start(fs, &d, q, below, closed_only);
+        progress(fs, &d, out);
+        workq_free(q);
+        if (out)
+            fputs(d.failed->str, out);
+        r = d.err;
+        cond_fini(&d.changed);
+        mutex_fini(&d.lock);
+    }
+    g_string_free(d.failed, TRUE);
+    return r;
+}
+
+void drain_last(struct fs *fs)
+{
+    g_autoptr(GPtrArray) all = NULL;
+
+    (void)drain_run(fs, "", false, NULL);
+    all = inode_all(fs->inodes);
+    for (guint n = 0; n < all->len; n++) {
+        struct inode *i = all->pdata[n];
+        struct cache_file *f;
+
+        mutex_lock(&i->lock);
+        f = g_steal_pointer(&i->file);
+        mutex_unlock(&i->lock);
+        if (!f)
+            continue;
+        if (cache_file_dirty(f)) {
+            g_autofree char *path = inode_path(i);
+
+            log_error("%s: its last changes could not be brought into the bucket and are lost", path);
+        }
+        cache_file_unref(f);
+        inode_put(i);
+    }
+}

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * fs: what one mounted file system consists of. Built and taken down by fs/mount.c; everything in
+ * it is set before the first request is served and not changed after.
+ */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "fs/attr.h"
+#include "fs/config.h"
+
+struct cache;
+struct catalog;
+struct fuse_session;
+struct inode_table;
+struct store;
+struct workq;
+
+struct fs {
+    const struct config *config;
+    struct store *store;  /* the whole stack, retry on top */
+    struct store *stats;  /* the stats layer in it */
+    struct catalog *catalog;
+    struct cache *cache;
+    struct inode_table *inodes;
+    struct fuse_session *session;
+    struct workq *probes;  /* background probing of videos we wrote; NULL when off */
+    char *probe_helper;    /* path of mlopsfs-probe; NULL when off */
+    char *catalog_path;
+    struct attr_defaults defaults;
+    void (*serving)(void *ctx); /* called once, when requests begin to be answered */
+    void *serving_ctx;
+};

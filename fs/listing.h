@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * listing: what one directory of the bucket held when it was last listed, plus our own changes
+ * since. It answers readdir, lookups and misses as long as it is fresh. Refcounted, thread-safe;
+ * its lock is a leaf.
+ */
+#pragma once
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "s3/store.h"
+
+struct cancel;
+struct listing;
+
+struct listing_entry {
+    char *name;   /* one path component */
+    char *etag;   /* NULL for a directory */
+    char *storage_class;
+    uint64_t size;
+    int64_t mtime_ns;
+    bool is_dir;  /* a prefix, or a bucket; hides an object of the same name */
+};
+
+/* Lists bucket/prefix (prefix "" or ending in "/"), all pages; bucket NULL = the buckets. Names that no path can carry (empty, ".",
+ * "..", longer than 255 bytes) are left out. marker: whether the object `prefix` itself exists. 0 or the store's -errno; -EINTR. Blocks on the store. */
+int listing_load(struct store *s, const char *bucket, const char *prefix, struct cancel *cancel, struct listing **ret, bool *ret_marker);
+struct listing *listing_new_empty(void); /* of a directory just made: complete, fresh */
+struct listing *listing_ref(struct listing *l);
+void listing_unref(struct listing *l); /* NULL is fine */
+uint64_t listing_time_ns(const struct listing *l); /* mono: when its first request was sent */
+
+/* Our own change. etag NULL with is_dir false: created, not yet committed. */
+void listing_put(struct listing *l, const char *name, bool is_dir, const char *etag, uint64_t size, int64_t mtime_ns);
+void listing_remove(struct listing *l, const char *name);
+/* A copy of the entry (listing_entry_free), or NULL. */
+struct listing_entry *listing_find(struct listing *l, const char *name);
+/* Copies of all, sorted by name; frees its elements. */
+GPtrArray *listing_entries(struct listing *l);
+void listing_entry_free(struct listing_entry *e);
+/* Whether any path can carry this name. */
+bool listing_name_valid(const char *name, size_t n);

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * mountinfo: what of ours is mounted, as the kernel tells it.
+ */
+#pragma once
+#include <glib.h>
+#include <sys/types.h>
+
+struct mountinfo {
+    char *mountpoint, *source;
+    uid_t uid; /* who mounted it */
+};
+
+/* Every mount of type fuse.mlopsfs that this process sees, in order of mounting: struct mountinfo*, frees its elements.
+ * text: in the format of /proc/self/mountinfo; NULL: that file. Never NULL; empty when nothing can be read. */
+GPtrArray *mountinfo_list(const char *text);
+/* The innermost of them that contains the absolute path; the last mounted one where several lie on another. NULL if none. */
+const struct mountinfo *mountinfo_find(const GPtrArray *list, const char *path);

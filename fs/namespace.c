@@ -1,0 +1,524 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * namespace: names looked up, attributes kept fresh, an inode's file made and dropped. Changes of
+ * names are in ns_change.c and ns_rename.c.
+ *
+ * What is true of a name, in this order: an inode with uncommitted changes of ours; an inode whose
+ * attributes are younger than attr_ttl; the directory's listing while younger than dir_ttl, with the
+ * catalog's attributes of the version it names; the bucket. A reply of the bucket that was asked for
+ * before a change of ours (inode.changes) is not news and is dropped.
+ */
+#include "fs/namespace.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <limits.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "cache/cache.h"
+#include "catalog/catalog.h"
+#include "fs/batch.h"
+#include "fs/listing.h"
+#include "fs/video.h"
+
+/* What the bucket says of a name. */
+struct found {
+    bool is_dir;
+    bool has_object;           /* object tells of the file, or of the directory's marker */
+    struct store_object object;
+    uint64_t time_ns;          /* mono: when it was asked for */
+};
+
+static bool fresh(uint64_t time_ns, uint64_t ttl_ns)
+{
+    return time_ns && clock_mono_ns() - time_ns < ttl_ns;
+}
+
+/* Our own uncommitted changes are the truth about this inode. */
+static bool is_local_locked(struct inode *i)
+{
+    return i->file && (cache_file_dirty(i->file) || !i->etag);
+}
+
+void ns_attr(struct inode *i, struct attr *ret)
+{
+    mutex_lock(&i->lock);
+    *ret = i->attr;
+    if (i->file)
+        ret->size = cache_file_size(i->file);
+    mutex_unlock(&i->lock);
+}
+
+static void take_object_locked(struct fs *fs, struct inode *i, const struct store_object *o, uint64_t time_ns)
+{
+    attr_from_object(&i->attr, o, i->is_dir, &fs->defaults);
+    g_free(i->etag);
+    i->etag = g_strdup(o->etag);
+    if (o->storage_class || !i->storage_class) {
+        g_free(i->storage_class);
+        i->storage_class = g_strdup(o->storage_class);
+    }
+    store_headers_clear(&i->headers);
+    store_headers_copy(&i->headers, &o->headers);
+    i->fresh_ns = time_ns;
+    if (i->is_dir)
+        i->has_marker = true;
+}
+
+/* ---- asking the bucket ---- */
+
+static int head(struct fs *fs, const char *bucket, const char *key, struct cancel *cancel, struct store_object *ret)
+{
+    _cleanup_request_ struct store_request q = {.verb = STORE_HEAD, .prio = STORE_PRIO_META, .bucket = bucket, .key = key};
+    int r = store_run(fs->store, &q, cancel);
+
+    if (r < 0)
+        return r;
+    *ret = q.res.object;
+    q.res.object = (struct store_object){0};
+    (void)catalog_attrs_put(fs->catalog, bucket, key, ret);
+    return 0;
+}
+
+static int find_bucket(struct fs *fs, struct inode *root, const char *name, struct cancel *cancel)
+{
+    struct listing *l = NULL;
+    struct listing_entry *e;
+    int r = ns_listing(fs, root, cancel, &l);
+
+    if (r == 0) {
+        e = listing_find(l, name);
+        r = e ? 0 : -ENOENT;
+        listing_entry_free(e);
+        listing_unref(l);
+        return r;
+    }
+    if (r != -EACCES)
+        return r;
+    /* Who may not list buckets may still use one by name. */
+    _cleanup_request_ struct store_request q = {
+        .verb = STORE_LIST, .prio = STORE_PRIO_META, .bucket = name, .prefix = "", .max_keys = 1};
+
+    return store_run(fs->store, &q, cancel);
+}
+
+/* A name of which a fresh listing tells. */
+static int find_listed(struct fs *fs, struct listing *l, const char *name, const char *bucket, const char *key,
+                       const char *dir_key, struct cancel *cancel, struct found *f)
+{
+    struct listing_entry *e = listing_find(l, name);
+    int r = 0;
+
+    if (!e)
+        return -ENOENT;
+    f->is_dir = e->is_dir;
+    if (e->is_dir) {
+        r = head(fs, bucket, dir_key, cancel, &f->object);
+        f->has_object = r == 0;
+        if (r == -ENOENT)
+            r = 0; /* a directory by its prefix alone */
+    } else if (!e->etag) {
+        r = -EAGAIN; /* was ours and uncommitted; ask */
+    } else {
+        if (catalog_attrs_get(fs->catalog, bucket, key, e->etag, &f->object) < 0)
+            r = head(fs, bucket, key, cancel, &f->object);
+        f->has_object = r == 0;
+    }
+    listing_entry_free(e);
+    return r;
+}
+
+/* HEAD key and LIST "key/" side by side: the first key below a directory with a marker is the marker. */
+static int find_asked(struct fs *fs, const char *bucket, const char *key, const char *dir_key, struct cancel *cancel, struct found *f)
+{
+    struct store_request q[2] = {
+        {.verb = STORE_HEAD, .prio = STORE_PRIO_META, .bucket = bucket, .key = key},
+        {.verb = STORE_LIST, .prio = STORE_PRIO_META, .bucket = bucket, .prefix = dir_key, .max_keys = 1},
+    };
+    int r = batch_run(fs->store, q, 2, 2, false, cancel);
+
+    if (r == -EINTR)
+        goto out;
+    r = q[1].res.err;
+    if (r == 0 && q[1].res.entries && q[1].res.entries->len) {
+        const struct store_entry *e = q[1].res.entries->pdata[0];
+
+        f->is_dir = true;
+        if (!strcmp(e->key, dir_key)) {
+            if (catalog_attrs_get(fs->catalog, bucket, dir_key, e->etag ? e->etag : "", &f->object) < 0)
+                r = head(fs, bucket, dir_key, cancel, &f->object);
+            f->has_object = r == 0;
+            if (r == -ENOENT)
+                r = 0;
+        }
+        goto out;
+    }
+    if (r == 0 || r == -EACCES || r == -ENOENT) /* without the right to list, files can still be had by name */
+        r = q[0].res.err;
+    if (r == 0) {
+        f->has_object = true;
+        f->object = q[0].res.object;
+        q[0].res.object = (struct store_object){0};
+        (void)catalog_attrs_put(fs->catalog, bucket, key, &f->object);
+    }
+out:
+    store_request_clear(&q[0]);
+    store_request_clear(&q[1]);
+    return r;
+}
+
+static struct listing *fresh_listing(struct fs *fs, struct inode *dir)
+{
+    struct listing *l = NULL;
+
+    mutex_lock(&dir->lock);
+    if (dir->listing && fresh(listing_time_ns(dir->listing), fs->config->dir_ttl_ns))
+        l = listing_ref(dir->listing);
+    mutex_unlock(&dir->lock);
+    return l;
+}
+
+static int find(struct fs *fs, struct inode *dir, const char *name, struct cancel *cancel, struct found *f)
+{
+    g_autofree char *bucket = NULL, *key = NULL, *bucket2 = NULL, *dir_key = NULL;
+    struct listing *l;
+    int r;
+
+    f->time_ns = clock_mono_ns();
+    if (inode_is_bucket_root(dir)) {
+        f->is_dir = true;
+        return find_bucket(fs, dir, name, cancel);
+    }
+    r = inode_child_key(dir, name, true, &bucket2, &dir_key);
+    if (r == -ENAMETOOLONG) { /* at the limit, a file's key may fit where a directory's does not */
+        r = inode_child_key(dir, name, false, &bucket, &key);
+        return r < 0 ? r : head(fs, bucket, key, cancel, &f->object) < 0 ? -ENOENT : (f->has_object = true, 0);
+    }
+    if (r < 0)
+        return r;
+    r = inode_child_key(dir, name, false, &bucket, &key);
+    if (r < 0)
+        return r;
+    l = fresh_listing(fs, dir);
+    r = -EAGAIN;
+    if (l) {
+        r = find_listed(fs, l, name, bucket, key, dir_key, cancel, f);
+        listing_unref(l);
+    }
+    if (r == -EAGAIN || (r == -ENOENT && f->is_dir))
+        r = find_asked(fs, bucket, key, dir_key, cancel, f);
+    return r;
+}
+
+/* ---- inodes from what was found ---- */
+
+static struct inode *adopt_dir(struct fs *fs, struct inode *dir, const char *name, struct inode *child, const struct found *f)
+{
+    struct inode *i = child && child->is_dir ? inode_pin(child) : inode_add(dir, name, true);
+
+    mutex_lock(&i->lock);
+    if (f->has_object)
+        take_object_locked(fs, i, &f->object, f->time_ns);
+    else if (!i->attr.mode)
+        attr_default(&i->attr, true, clock_real_ns(), &fs->defaults);
+    i->fresh_ns = f->time_ns;
+    mutex_unlock(&i->lock);
+    return i;
+}
+
+static struct inode *adopt_file(struct fs *fs, struct inode *dir, const char *name, struct inode *child, uint64_t changes,
+                                const struct found *f)
+{
+    struct inode *i;
+
+    if (child && !child->is_dir) {
+        mutex_lock(&child->lock);
+        if (is_local_locked(child) || child->changes != changes ||
+            (child->etag && !strcmp(child->etag, f->object.etag ? f->object.etag : ""))) {
+            if (!is_local_locked(child) && child->changes == changes)
+                take_object_locked(fs, child, &f->object, f->time_ns);
+            mutex_unlock(&child->lock);
+            return inode_pin(child);
+        }
+        mutex_unlock(&child->lock);
+    }
+    i = inode_add(dir, name, false); /* a foreign version: a new nodeid; the old one is detached */
+    mutex_lock(&i->lock);
+    take_object_locked(fs, i, &f->object, f->time_ns);
+    mutex_unlock(&i->lock);
+    return i;
+}
+
+int ns_lookup(struct fs *fs, struct inode *dir, const char *name, struct cancel *cancel, struct inode **ret)
+{
+    _cleanup_inode_ struct inode *child = NULL;
+    struct found f = {0};
+    uint64_t changes = 0;
+    int r;
+
+    if (strlen(name) > NAME_MAX)
+        return -ENAMETOOLONG;
+    child = inode_child(dir, name);
+    if (child) {
+        bool known;
+
+        mutex_lock(&child->lock);
+        known = is_local_locked(child) || fresh(child->fresh_ns, fs->config->attr_ttl_ns);
+        changes = child->changes;
+        mutex_unlock(&child->lock);
+        if (known) {
+            *ret = g_steal_pointer(&child);
+            return 0;
+        }
+    }
+    r = find(fs, dir, name, cancel, &f);
+    if (r == 0)
+        *ret = f.is_dir ? adopt_dir(fs, dir, name, child, &f) : adopt_file(fs, dir, name, child, changes, &f);
+    else if (r == -ENOENT && child) {
+        bool local;
+
+        mutex_lock(&child->lock);
+        local = is_local_locked(child) || child->changes != changes;
+        mutex_unlock(&child->lock);
+        if (local) {
+            *ret = g_steal_pointer(&child);
+            r = 0;
+        } else {
+            inode_detach(child);
+        }
+    }
+    store_object_clear(&f.object);
+    return r;
+}
+
+int ns_refresh(struct fs *fs, struct inode *i, struct cancel *cancel)
+{
+    g_autofree char *bucket = NULL, *key = NULL;
+    _cleanup_object_ struct store_object o = {0};
+    uint64_t changes, now = clock_mono_ns();
+    bool known, attached = inode_attached(i);
+    int r;
+
+    mutex_lock(&i->lock);
+    known = is_local_locked(i) || fresh(i->fresh_ns, fs->config->attr_ttl_ns) || i->unlinked;
+    changes = i->changes;
+    mutex_unlock(&i->lock);
+    if (known || !attached)
+        return 0; /* what has no name any more stays as it was */
+    r = inode_key(i, &bucket, &key);
+    if (r < 0)
+        return r;
+    if (!bucket || !*key)
+        return 0; /* a bucket has no attributes of its own */
+    r = head(fs, bucket, key, cancel, &o);
+    if (r == -ENOENT && i->is_dir)
+        r = 0;
+    mutex_lock(&i->lock);
+    if (i->changes != changes || is_local_locked(i)) {
+        r = r == -EINTR ? r : 0;
+    } else if (r == 0 && (i->is_dir || (i->etag && o.etag && !strcmp(i->etag, o.etag)))) {
+        if (o.etag)
+            take_object_locked(fs, i, &o, now);
+        i->fresh_ns = now;
+    } else if (r == 0 || r == -ENOENT) {
+        r = -ESTALE; /* another version, or none: this inode's time is over */
+    }
+    mutex_unlock(&i->lock);
+    if (r == -ESTALE)
+        inode_detach(i);
+    return r;
+}
+
+/* ---- listings ---- */
+
+int ns_listing(struct fs *fs, struct inode *dir, struct cancel *cancel, struct listing **ret)
+{
+    g_autofree char *bucket = NULL, *key = NULL;
+    struct listing *l = fresh_listing(fs, dir);
+    uint64_t changes;
+    bool marker;
+    int r;
+
+    if (l) {
+        *ret = l;
+        return 0;
+    }
+    r = inode_key(dir, &bucket, &key);
+    if (r < 0)
+        return r;
+    mutex_lock(&dir->lock);
+    changes = dir->changes;
+    mutex_unlock(&dir->lock);
+    r = listing_load(fs->store, bucket, bucket ? key : "", cancel, &l, &marker);
+    if (r < 0)
+        return r;
+    mutex_lock(&dir->lock);
+    if (marker)
+        dir->has_marker = true;
+    if (dir->changes == changes) {
+        listing_unref(dir->listing);
+        dir->listing = listing_ref(l);
+    } /* else: it may lack a change of ours; good for one look, not to keep */
+    mutex_unlock(&dir->lock);
+    *ret = l;
+    return 0;
+}
+
+int ns_entry(struct fs *fs, struct inode *dir, const struct listing_entry *e, struct inode **ret)
+{
+    _cleanup_inode_ struct inode *child = inode_child(dir, e->name);
+    g_autofree char *bucket = NULL, *key = NULL;
+    struct found f = {.is_dir = e->is_dir, .has_object = true, .time_ns = clock_mono_ns()};
+    uint64_t changes = 0;
+    bool known = false;
+
+    if (child) {
+        mutex_lock(&child->lock);
+        known = is_local_locked(child) || fresh(child->fresh_ns, fs->config->attr_ttl_ns);
+        changes = child->changes;
+        mutex_unlock(&child->lock);
+    }
+    if (known) {
+        *ret = g_steal_pointer(&child);
+        return 0;
+    }
+    if (e->is_dir || !e->etag || inode_child_key(dir, e->name, false, &bucket, &key) < 0 ||
+        catalog_attrs_get(fs->catalog, bucket, key, e->etag, &f.object) < 0)
+        return -ENOENT;
+    *ret = adopt_file(fs, dir, e->name, child, changes, &f);
+    store_object_clear(&f.object);
+    return 0;
+}
+
+void ns_note(struct inode *dir, const char *name, struct inode *child)
+{
+    struct listing *l = NULL;
+    g_autofree char *etag = NULL;
+    struct attr a = {0};
+    bool is_dir = child && child->is_dir;
+
+    if (child) {
+        mutex_lock(&child->lock);
+        a = child->attr;
+        etag = is_dir ? NULL : g_strdup(child->etag);
+        mutex_unlock(&child->lock);
+    }
+    mutex_lock(&dir->lock);
+    dir->changes++;
+    if (dir->listing)
+        l = listing_ref(dir->listing);
+    mutex_unlock(&dir->lock);
+    if (!l)
+        return;
+    if (child)
+        listing_put(l, name, is_dir, etag, a.size, a.mtime_ns);
+    else
+        listing_remove(l, name);
+    listing_unref(l);
+}
+
+/* ---- files ---- */
+
+int ns_file_get(struct fs *fs, struct inode *i, struct cache_file **ret)
+{
+    g_autofree char *bucket = NULL, *key = NULL;
+    bool attached = inode_attached(i);
+    int r = inode_key(i, &bucket, &key);
+
+    bool made = false;
+
+    if (r < 0)
+        return r;
+    inode_pin(i); /* for the file, if it comes to be: pins are taken before the inode's lock */
+    mutex_lock(&i->lock);
+    if (!i->file && attached && i->etag) {
+        struct store_object base = {.etag = i->etag,
+                                    .size = i->attr.size,
+                                    .mtime_ns = i->attr.mtime_ns,
+                                    .headers = i->headers};
+
+        i->file = cache_file_new(fs->cache, bucket, key, &base, i);
+        made = true;
+    }
+    if (i->file)
+        i->users++;
+    else
+        r = -ESTALE;
+    *ret = i->file;
+    mutex_unlock(&i->lock);
+    if (!made)
+        inode_put(i);
+    return r;
+}
+
+void ns_file_put(struct inode *i)
+{
+    struct cache_file *f = NULL;
+
+    mutex_lock(&i->lock);
+    assert(i->users);
+    if (--i->users == 0 && (!cache_file_dirty(i->file) || i->unlinked)) {
+        i->attr.size = cache_file_size(i->file);
+        f = g_steal_pointer(&i->file);
+    }
+    mutex_unlock(&i->lock);
+    if (f) {
+        cache_file_unref(f);
+        inode_put(i);
+    }
+}
+
+void ns_written(struct inode *i)
+{
+    mutex_lock(&i->lock);
+    i->attr.mtime_ns = i->attr.ctime_ns = clock_real_ns();
+    i->times_set = false;
+    i->changes++;
+    mutex_unlock(&i->lock);
+}
+
+void ns_push_attr(struct inode *i, struct cache_file *f)
+{
+    struct store_headers h;
+    bool explicit;
+
+    if (!cache_file_data_dirty(f))
+        return;
+    mutex_lock(&i->lock);
+    attr_to_headers(&i->attr, &i->headers);
+    store_headers_copy(&h, &i->headers);
+    explicit = i->times_set;
+    mutex_unlock(&i->lock);
+    if (explicit)
+        cache_file_set_headers(f, &h);
+    else
+        cache_file_suggest_headers(f, &h);
+    store_headers_clear(&h);
+}
+
+void ns_committed(void *owner, const struct store_object *now)
+{
+    struct inode *i = owner;
+    struct fs *fs = inode_fs(i);
+    g_autofree char *bucket = NULL, *key = NULL, *name = NULL;
+    _cleanup_inode_ struct inode *parent = NULL;
+
+    mutex_lock(&i->lock);
+    struct attr newer = i->attr;
+    bool pending = i->file && cache_file_dirty(i->file);
+
+    take_object_locked(fs, i, now, clock_mono_ns());
+    if (pending) /* attributes set since the seal wait for the next commit */
+        i->attr = newer;
+    else
+        i->times_set = false;
+    i->changes++;
+    mutex_unlock(&i->lock);
+    if (inode_key(i, &bucket, &key) == 0 && bucket)
+        (void)catalog_attrs_put(fs->catalog, bucket, key, now);
+    if (inode_parent(i, &parent, &name))
+        ns_note(parent, name, i);
+    video_written(fs, i);
+}

@@ -1,0 +1,507 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * ns_change: names made and removed, attributes set. See namespace.h for what is serialized by the
+ * kernel; locks are held for fields only.
+ *
+ * A directory is a prefix; a marker object "key/" keeps it when nothing else does, and carries its
+ * attributes. mkdir makes one; a directory without one gets it just before its last entry goes.
+ */
+#include <errno.h>
+#include <limits.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "cache/cache.h"
+#include "catalog/catalog.h"
+#include "fs/listing.h"
+#include "fs/ns_private.h"
+
+#define TARGET_MAX 4096 /* of a symlink, as PATH_MAX */
+
+static int put_small(struct fs *fs, const char *bucket, const char *key, const char *body, const struct store_headers *h,
+                     bool exclusive, struct cancel *cancel, struct store_object *ret);
+
+static void new_attr(struct attr *a, mode_t mode, uid_t uid, gid_t gid)
+{
+    int64_t now = clock_real_ns();
+
+    *a = (struct attr){.mode = mode, .uid = uid, .gid = gid, .mtime_ns = now, .atime_ns = now, .ctime_ns = now};
+}
+
+/* A name that may become a key of ours. */
+static int check_new(struct inode *dir, const char *name, bool is_dir, char **ret_bucket, char **ret_key)
+{
+    if (strlen(name) > NAME_MAX)
+        return -ENAMETOOLONG;
+    return inode_child_key(dir, name, is_dir, ret_bucket, ret_key);
+}
+
+void ns_touch_dir(struct inode *dir)
+{
+    mutex_lock(&dir->lock);
+    dir->attr.mtime_ns = dir->attr.ctime_ns = clock_real_ns();
+    mutex_unlock(&dir->lock);
+}
+
+int ns_create(struct fs *fs, struct inode *dir, const char *name, mode_t mode, uid_t uid, gid_t gid, struct cancel *cancel, struct inode **ret)
+{
+    g_autofree char *bucket = NULL, *key = NULL;
+    struct store_headers h;
+    struct inode *i;
+    int r = check_new(dir, name, false, &bucket, &key);
+
+    if (r < 0)
+        return r;
+    if (!bucket)
+        return -EPERM; /* beside the buckets there are no files */
+    i = inode_add(dir, name, false);
+    inode_pin(i); /* the file's */
+    mutex_lock(&i->lock);
+    new_attr(&i->attr, S_IFREG | (mode & 07777), uid, gid);
+    i->headers.content_type = g_strdup(attr_content_type(name));
+    attr_to_headers(&i->attr, &i->headers);
+    i->file = cache_file_new(fs->cache, bucket, key, NULL, i);
+    i->users = 1;
+    store_headers_copy(&h, &i->headers);
+    mutex_unlock(&i->lock);
+    cache_file_set_headers(i->file, &h);
+    store_headers_clear(&h);
+    ns_note(dir, name, i);
+    ns_touch_dir(dir);
+    *ret = i;
+    return 0;
+}
+
+/* ---- small objects ---- */
+
+static ssize_t read_body(void *ctx, uint64_t off, void *buf, size_t n)
+{
+    memcpy(buf, (const char *)ctx + off, n);
+    return (ssize_t)n;
+}
+
+static int put_small(struct fs *fs, const char *bucket, const char *key, const char *body, const struct store_headers *h,
+                     bool exclusive, struct cancel *cancel, struct store_object *ret)
+{
+    g_autofree char *copy = g_strdup(body);
+    struct store_caps caps;
+    _cleanup_request_ struct store_request q = {
+        .verb = STORE_PUT,
+        .prio = STORE_PRIO_META,
+        .bucket = bucket,
+        .key = key,
+        .source = {read_body, copy, strlen(body)},
+        .headers = h,
+    };
+    int r;
+
+    store_get_caps(fs->store, &caps);
+    q.if_none_match = exclusive && caps.put_if;
+    r = store_run(fs->store, &q, cancel);
+    if (r < 0 && q.res.cls == STORE_CLASS_AMBIGUOUS) { /* the same small object again does no harm */
+        store_result_clear(&q.res);
+        q.if_none_match = false;
+        r = store_run(fs->store, &q, cancel);
+    }
+    if (r < 0)
+        return r;
+    *ret = (struct store_object){.etag = g_strdup(q.res.object.etag), .size = strlen(body), .mtime_ns = clock_real_ns()};
+    store_headers_copy(&ret->headers, h);
+    (void)catalog_attrs_put(fs->catalog, bucket, key, ret);
+    return 0;
+}
+
+/* i's attributes, with what else is known of its headers. Caller clears. */
+static void headers_of(struct inode *i, struct store_headers *ret)
+{
+    mutex_lock(&i->lock);
+    attr_to_headers(&i->attr, &i->headers);
+    store_headers_copy(ret, &i->headers);
+    mutex_unlock(&i->lock);
+}
+
+static void took(struct inode *i, const struct store_object *o)
+{
+    mutex_lock(&i->lock);
+    g_free(i->etag);
+    i->etag = g_strdup(o->etag);
+    i->fresh_ns = clock_mono_ns();
+    i->changes++;
+    if (i->is_dir)
+        i->has_marker = true;
+    mutex_unlock(&i->lock);
+}
+
+int ns_put_marker(struct fs *fs, struct inode *dir, bool exclusive, struct cancel *cancel)
+{
+    g_autofree char *bucket = NULL, *key = NULL;
+    _cleanup_headers_ struct store_headers h = {0};
+    _cleanup_object_ struct store_object o = {0};
+    int r = inode_key(dir, &bucket, &key);
+
+    if (r < 0)
+        return r;
+    if (!bucket || !*key)
+        return 0; /* a bucket needs no marker, and has none */
+    headers_of(dir, &h);
+    g_free(h.content_type);
+    h.content_type = g_strdup(ATTR_DIR_TYPE);
+    r = put_small(fs, bucket, key, "", &h, exclusive, cancel, &o);
+    if (r == 0)
+        took(dir, &o);
+    return r;
+}
+
+int ns_keep_directory(struct fs *fs, struct inode *dir, const char *losing_key, struct cancel *cancel)
+{
+    g_autofree char *bucket = NULL, *key = NULL;
+    bool last = true, marker;
+    int r = inode_key(dir, &bucket, &key);
+
+    mutex_lock(&dir->lock);
+    marker = dir->has_marker;
+    mutex_unlock(&dir->lock);
+    if (r < 0 || marker || !bucket || !*key)
+        return r;
+    /* Two keys tell: the one that goes (or, of a directory that goes, what begins with it) and perhaps one that stays. */
+    _cleanup_request_ struct store_request q = {
+        .verb = STORE_LIST, .prio = STORE_PRIO_META, .bucket = bucket, .prefix = key, .delimiter = "/", .max_keys = 2};
+
+    r = store_run(fs->store, &q, cancel);
+    if (r < 0)
+        return r;
+    for (guint n = 0; q.res.entries && n < q.res.entries->len; n++)
+        if (strcmp(((struct store_entry *)q.res.entries->pdata[n])->key, losing_key) != 0)
+            last = false;
+    return last ? ns_put_marker(fs, dir, false, cancel) : 0;
+}
+
+int ns_make_special(struct fs *fs, struct inode *dir, const char *name, mode_t mode, const char *target, uid_t uid, gid_t gid,
+                    struct cancel *cancel, struct inode **ret)
+{
+    g_autofree char *bucket = NULL, *key = NULL;
+    _cleanup_headers_ struct store_headers h = {0};
+    _cleanup_object_ struct store_object o = {0};
+    struct attr a;
+    struct inode *i;
+    int r = check_new(dir, name, false, &bucket, &key);
+
+    if (r < 0)
+        return r;
+    if (!bucket || (!S_ISLNK(mode) && !S_ISFIFO(mode) && !S_ISSOCK(mode)))
+        return -EPERM;
+    if (target && strlen(target) > TARGET_MAX)
+        return -ENAMETOOLONG;
+    new_attr(&a, mode, uid, gid);
+    a.size = target ? strlen(target) : 0;
+    h.content_type = g_strdup("application/octet-stream");
+    attr_to_headers(&a, &h);
+    r = put_small(fs, bucket, key, target ? target : "", &h, true, cancel, &o);
+    if (r < 0)
+        return r;
+    i = inode_add(dir, name, false);
+    mutex_lock(&i->lock);
+    i->attr = a;
+    store_headers_copy(&i->headers, &h);
+    i->target = g_strdup(target);
+    mutex_unlock(&i->lock);
+    took(i, &o);
+    ns_note(dir, name, i);
+    ns_touch_dir(dir);
+    *ret = i;
+    return 0;
+}
+
+int ns_mkdir(struct fs *fs, struct inode *dir, const char *name, mode_t mode, uid_t uid, gid_t gid, struct cancel *cancel, struct inode **ret)
+{
+    g_autofree char *bucket = NULL, *key = NULL;
+    struct inode *i;
+    int r = check_new(dir, name, true, &bucket, &key);
+
+    if (r < 0)
+        return r;
+    if (!bucket) {
+        if (!fs->config->allow_bucket_ops)
+            return -EPERM;
+        _cleanup_request_ struct store_request q = {.verb = STORE_BUCKET_CREATE, .prio = STORE_PRIO_META, .bucket = name};
+
+        r = store_run(fs->store, &q, cancel);
+        if (r < 0)
+            return r;
+    }
+    i = inode_add(dir, name, true);
+    mutex_lock(&i->lock);
+    new_attr(&i->attr, S_IFDIR | (mode & 07777), uid, gid);
+    i->fresh_ns = clock_mono_ns();
+    mutex_unlock(&i->lock);
+    r = ns_put_marker(fs, i, true, cancel);
+    if (r < 0) {
+        inode_detach(i);
+        inode_put(i);
+        return r;
+    }
+    mutex_lock(&i->lock);
+    listing_unref(i->listing);
+    i->listing = listing_new_empty();
+    mutex_unlock(&i->lock);
+    ns_note(dir, name, i);
+    ns_touch_dir(dir);
+    *ret = i;
+    return 0;
+}
+
+int ns_readlink(struct fs *fs, struct inode *i, struct cancel *cancel, char **ret)
+{
+    struct cache_file *f;
+    struct cache_handle *h;
+    char buf[TARGET_MAX + 1];
+    ssize_t n;
+    int r;
+
+    mutex_lock(&i->lock);
+    *ret = g_strdup(i->target);
+    mutex_unlock(&i->lock);
+    if (*ret)
+        return 0;
+    r = ns_file_get(fs, i, &f);
+    if (r < 0)
+        return r;
+    h = cache_handle_new(f);
+    n = cache_pread(h, buf, TARGET_MAX, 0, cancel);
+    cache_handle_free(h);
+    ns_file_put(i);
+    if (n < 0)
+        return (int)n;
+    buf[n] = '\0';
+    *ret = g_strdup(buf);
+    mutex_lock(&i->lock);
+    if (!i->target)
+        i->target = g_strdup(buf);
+    mutex_unlock(&i->lock);
+    return 0;
+}
+
+/* ---- removing ---- */
+
+int ns_delete_object(struct fs *fs, const char *bucket, const char *key, struct cancel *cancel)
+{
+    _cleanup_request_ struct store_request q = {.verb = STORE_DELETE, .prio = STORE_PRIO_META, .bucket = bucket, .key = key};
+    int r = store_run(fs->store, &q, cancel);
+
+    return r == -ENOENT ? 0 : r;
+}
+
+int ns_orphan(struct inode *i, struct cancel *cancel)
+{
+    struct cache_file *f = NULL;
+    bool used;
+    int r;
+
+    mutex_lock(&i->lock);
+    if (i->file)
+        f = cache_file_ref(i->file);
+    used = i->users > 0;
+    mutex_unlock(&i->lock);
+    if (!f)
+        return 0;
+    r = cache_file_orphan(f, used, cancel);
+    if (r == -ENOSPC)
+        r = cache_file_orphan(f, false, cancel);
+    cache_file_unref(f);
+    return r;
+}
+
+void ns_mark_unlinked(struct inode *i)
+{
+    bool file;
+
+    mutex_lock(&i->lock);
+    i->unlinked = true;
+    i->attr.ctime_ns = clock_real_ns();
+    i->changes++;
+    file = i->file != NULL;
+    if (file)
+        i->users++;
+    mutex_unlock(&i->lock);
+    inode_detach(i);
+    if (file)
+        ns_file_put(i);
+}
+
+int ns_unlink(struct fs *fs, struct inode *dir, const char *name, struct cancel *cancel)
+{
+    g_autofree char *bucket = NULL, *key = NULL;
+    _cleanup_inode_ struct inode *i = NULL;
+    bool in_bucket;
+    int r = ns_lookup(fs, dir, name, cancel, &i);
+
+    if (r < 0)
+        return r;
+    if (i->is_dir)
+        return -EISDIR;
+    r = inode_key(i, &bucket, &key);
+    if (r < 0)
+        return r;
+    mutex_lock(&i->lock);
+    in_bucket = i->etag || i->file; /* of a file of ours a commit may be under way */
+    mutex_unlock(&i->lock);
+    r = ns_orphan(i, cancel);
+    if (r < 0)
+        return r;
+    r = ns_keep_directory(fs, dir, key, cancel);
+    if (r == 0 && in_bucket)
+        r = ns_delete_object(fs, bucket, key, cancel);
+    if (r < 0)
+        return r;
+    ns_mark_unlinked(i);
+    ns_note(dir, name, NULL);
+    ns_touch_dir(dir);
+    (void)catalog_forget(fs->catalog, bucket, key);
+    return 0;
+}
+
+int ns_check_empty(struct fs *fs, struct inode *dir, const char *bucket, const char *key, struct cancel *cancel)
+{
+    g_autoptr(GPtrArray) children = inode_children(dir, false);
+    int r;
+
+    for (guint n = 0; n < children->len; n++) {
+        struct inode *c = children->pdata[n];
+        bool dirty;
+
+        mutex_lock(&c->lock);
+        dirty = c->file && !c->unlinked && cache_file_dirty(c->file);
+        mutex_unlock(&c->lock);
+        if (dirty)
+            return -ENOTEMPTY;
+    }
+    _cleanup_request_ struct store_request q = {
+        .verb = STORE_LIST, .prio = STORE_PRIO_META, .bucket = bucket, .prefix = key, .max_keys = 2};
+
+    r = store_run(fs->store, &q, cancel);
+    if (r < 0)
+        return r;
+    for (guint n = 0; q.res.entries && n < q.res.entries->len; n++)
+        if (!*key || strcmp(((struct store_entry *)q.res.entries->pdata[n])->key, key) != 0)
+            return -ENOTEMPTY;
+    return 0;
+}
+
+int ns_rmdir(struct fs *fs, struct inode *dir, const char *name, struct cancel *cancel)
+{
+    g_autofree char *bucket = NULL, *key = NULL;
+    _cleanup_inode_ struct inode *i = NULL;
+    int r = ns_lookup(fs, dir, name, cancel, &i);
+
+    if (r < 0)
+        return r;
+    if (!i->is_dir)
+        return -ENOTDIR;
+    r = inode_key(i, &bucket, &key);
+    if (r == 0)
+        r = ns_check_empty(fs, i, bucket, key, cancel);
+    if (r < 0)
+        return r;
+    if (*key) {
+        r = ns_keep_directory(fs, dir, key, cancel);
+        if (r == 0)
+            r = ns_delete_object(fs, bucket, key, cancel);
+    } else if (fs->config->allow_bucket_ops && inode_is_bucket_root(dir)) {
+        _cleanup_request_ struct store_request q = {.verb = STORE_BUCKET_DELETE, .prio = STORE_PRIO_META, .bucket = bucket};
+
+        r = store_run(fs->store, &q, cancel);
+    } else {
+        r = -EPERM;
+    }
+    if (r < 0)
+        return r;
+    ns_mark_unlinked(i);
+    ns_note(dir, name, NULL);
+    ns_touch_dir(dir);
+    (void)catalog_forget(fs->catalog, bucket, key);
+    return 0;
+}
+
+/* ---- attributes ---- */
+
+static void apply(struct inode *i, const struct attr *a, unsigned mask)
+{
+    if (mask & ATTR_MODE)
+        i->attr.mode = (i->attr.mode & S_IFMT) | (a->mode & 07777);
+    if (mask & ATTR_UID)
+        i->attr.uid = a->uid;
+    if (mask & ATTR_GID)
+        i->attr.gid = a->gid;
+    if (mask & ATTR_ATIME)
+        i->attr.atime_ns = a->atime_ns;
+    if (mask & ATTR_MTIME) {
+        i->attr.mtime_ns = a->mtime_ns;
+        i->times_set = true;
+    } else if (mask & ATTR_SIZE) {
+        i->attr.mtime_ns = clock_real_ns();
+    }
+    i->attr.ctime_ns = clock_real_ns();
+    i->changes++;
+}
+
+static int set_file_attr(struct fs *fs, struct inode *i, const struct attr *a, unsigned mask, bool through_handle, struct cancel *cancel)
+{
+    _cleanup_headers_ struct store_headers h = {0};
+    struct attr old;
+    struct cache_file *f;
+    bool pending;
+    int r = ns_file_get(fs, i, &f);
+
+    if (r < 0)
+        return r;
+    pending = cache_file_data_dirty(f); /* a commit of data is to come: it carries the attributes too */
+    if (mask & ATTR_SIZE)
+        r = cache_file_truncate(f, a->size, cancel);
+    if (r == 0) {
+        mutex_lock(&i->lock);
+        old = i->attr;
+        apply(i, a, mask);
+        mutex_unlock(&i->lock);
+        headers_of(i, &h);
+        cache_file_set_headers(f, &h);
+        if (!(through_handle && (mask & ATTR_SIZE)) && !pending)
+            r = cache_file_flush(f, cancel);
+        if (r < 0 && !(mask & ATTR_SIZE)) { /* not done: do not show it, and do not carry it along */
+            mutex_lock(&i->lock);
+            i->attr = old;
+            mutex_unlock(&i->lock);
+            store_headers_clear(&h);
+            headers_of(i, &h);
+            cache_file_set_headers(f, &h);
+        }
+    }
+    ns_file_put(i);
+    return r;
+}
+
+int ns_set_attr(struct fs *fs, struct inode *i, const struct attr *a, unsigned mask, bool through_handle, struct cancel *cancel)
+{
+    struct attr old;
+    bool gone;
+    int r;
+
+    mutex_lock(&i->lock);
+    gone = i->unlinked;
+    mutex_unlock(&i->lock);
+    if (!i->is_dir && !(gone && !(mask & ATTR_SIZE)))
+        return set_file_attr(fs, i, a, mask, through_handle, cancel);
+    mutex_lock(&i->lock);
+    old = i->attr;
+    apply(i, a, mask);
+    mutex_unlock(&i->lock);
+    if (gone || !i->is_dir)
+        return 0;
+    r = ns_put_marker(fs, i, false, cancel);
+    if (r < 0) {
+        mutex_lock(&i->lock);
+        i->attr = old;
+        mutex_unlock(&i->lock);
+    }
+    return r;
+}

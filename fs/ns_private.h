@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What ns_change.c and ns_rename.c share; nobody else includes it.
+ */
+#pragma once
+#include "fs/namespace.h"
+
+/* Deletes the object; one that is absent is deleted. */
+int ns_delete_object(struct fs *fs, const char *bucket, const char *key, struct cancel *cancel);
+/* The inode's name is about to go: nothing uncommitted of it may come back; open handles go on reading,
+ * from staging, where that has room for what they need. */
+int ns_orphan(struct inode *i, struct cancel *cancel);
+/* The name is gone: detaches, and lets go of a file that only its uncommitted data kept. */
+void ns_mark_unlinked(struct inode *i);
+/* -ENOTEMPTY when the bucket, or we, have anything below dir but its own marker. */
+int ns_check_empty(struct fs *fs, struct inode *dir, const char *bucket, const char *key, struct cancel *cancel);
+void ns_touch_dir(struct inode *dir); /* its entries changed just now */

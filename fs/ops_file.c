@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * ops_file: open files. READ, FLUSH and FSYNC are parked: the handler starts them and returns, their
+ * completion replies. An INTERRUPT cancels them.
+ *
+ * A parked request is owned by its completion. Its lock covers the moment between starting and
+ * registering for interrupts, so that a completion that comes first is seen.
+ */
+#include <errno.h>
+#include <fcntl.h>
+
+#include "base/mutex.h"
+#include "base/workq.h"
+#include "cache/cache.h"
+#include "fs/namespace.h"
+#include "fs/ops.h"
+
+struct handle {
+    struct inode *inode; /* pinned, and used (ns_file_put) */
+    struct cache_file *file;
+    struct cache_handle *data;
+    bool writable;
+};
+
+static struct handle *handle_of(const struct fuse_file_info *fi)
+{
+    return (struct handle *)(uintptr_t)fi->fh;
+}
+
+/* Takes over the caller's pin and use. */
+static void handle_new(struct inode *i, struct cache_file *f, struct fuse_file_info *fi)
+{
+    struct handle *h = g_new0(struct handle, 1);
+
+    h->inode = i;
+    h->file = f;
+    h->data = cache_handle_new(f);
+    h->writable = (fi->flags & O_ACCMODE) != O_RDONLY;
+    fi->fh = (uint64_t)(uintptr_t)h;
+    fi->keep_cache = 1;
+    fi->noflush = !h->writable;
+}
+
+static void handle_free(struct handle *h)
+{
+    cache_handle_free(h->data);
+    ns_file_put(h->inode);
+    inode_put(h->inode);
+    g_free(h);
+}
+
+void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
+{
+    struct call c;
+    _cleanup_inode_ struct inode *dir = op_begin(&c, req, parent);
+    const struct fuse_ctx *ctx = fuse_req_ctx(req);
+    struct inode *i;
+    int r;
+
+    if (!dir)
+        return;
+    r = ns_create(c.fs, dir, name, mode, ctx->uid, ctx->gid, c.cancel, &i);
+    if (r < 0) {
+        reply_err(&c, r);
+        return;
+    }
+    handle_new(i, i->file, fi);
+    if (!reply_create(&c, i, fi))
+        handle_free(handle_of(fi));
+}
+
+void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    struct call c;
+    struct inode *i = op_begin(&c, req, ino);
+    struct cache_file *f;
+    int r;
+
+    if (!i)
+        return;
+    r = ns_refresh(c.fs, i, c.cancel);
+    if (r == -ENOENT)
+        r = -ESTALE; /* the kernel looks the name up again, and finds what there is */
+    if (r == 0)
+        r = ns_file_get(c.fs, i, &f);
+    if (r < 0) {
+        inode_put(i);
+        reply_err(&c, r);
+        return;
+    }
+    handle_new(i, f, fi);
+    if (fi->flags & O_TRUNC) {
+        r = cache_file_truncate(f, 0, c.cancel);
+        ns_written(i);
+    }
+    if (r < 0)
+        reply_err(&c, r);
+    if (r < 0 || !reply_open(&c, fi))
+        handle_free(handle_of(fi));
+}
+
+void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    (void)ino;
+    handle_free(handle_of(fi));
+    reply_parked_err(req, 0);
+}
+
+void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t n, off_t off, struct fuse_file_info *fi)
+{
+    struct handle *h = handle_of(fi);
+    bool append = (fi->flags & O_APPEND) && !fi->writepage;
+    struct call c;
+    int r;
+
+    (void)ino;
+    call_begin(&c, req);
+    r = cache_write(h->data, buf, n, (uint64_t)off, append, c.cancel);
+    if (r < 0) {
+        reply_err(&c, r);
+        return;
+    }
+    ns_written(h->inode);
+    reply_write(&c, n);
+}
+
+/* ---- parked requests ---- */
+
+struct parked {
+    fuse_req_t req;
+    struct handle *handle;
+    struct workq *deliver;
+    union {
+        struct cache_read read;
+        struct cache_wait wait;
+    };
+    struct mutex lock; /* taken first of all: libfuse's request lock, and what cancelling takes, come below it */
+    bool done;         /* lock */
+    int refs;          /* lock: the handler's and the completion's */
+};
+
+static struct parked *parked_new(fuse_req_t req, struct handle *h)
+{
+    struct fs *fs = fuse_req_userdata(req);
+    struct parked *p = g_new0(struct parked, 1);
+
+    p->req = req;
+    p->handle = h;
+    p->deliver = cache_deliver(fs->cache);
+    p->refs = 2;
+    mutex_init(&p->lock, RANK_NAMESPACE);
+    return p;
+}
+
+static void parked_unref(struct parked *p)
+{
+    bool last;
+
+    mutex_lock(&p->lock);
+    last = --p->refs == 0;
+    mutex_unlock(&p->lock);
+    if (last) {
+        mutex_fini(&p->lock);
+        g_free(p);
+    }
+}
+
+/* The handler's last act: from now on an INTERRUPT reaches the request, unless it is done already. */
+static void parked_arm(struct parked *p, fuse_interrupt_func_t on_interrupt)
+{
+    mutex_lock(&p->lock);
+    if (!p->done)
+        fuse_req_interrupt_func(p->req, on_interrupt, p);
+    mutex_unlock(&p->lock);
+    parked_unref(p);
+}
+
+/* The completion's first act: no interrupt runs any more when it returns. */
+static void parked_disarm(struct parked *p)
+{
+    mutex_lock(&p->lock);
+    p->done = true;
+    mutex_unlock(&p->lock);
+    fuse_req_interrupt_func(p->req, NULL, NULL);
+}
+
+static void read_done(struct cache_read *r, int err, const struct iovec *iov, int n_iov)
+{
+    struct parked *p = r->ctx;
+
+    parked_disarm(p);
+    if (err < 0)
+        reply_parked_err(p->req, err);
+    else
+        reply_parked_iov(p->req, iov, n_iov);
+    parked_unref(p);
+}
+
+static void read_interrupted(fuse_req_t req, void *data)
+{
+    struct parked *p = data;
+
+    if (reply_caller_gives_up(req))
+        cache_read_cancel(p->handle->data, &p->read);
+}
+
+void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+{
+    struct handle *h = handle_of(fi);
+    struct parked *p = parked_new(req, h);
+
+    (void)ino;
+    p->read = (struct cache_read){.off = (uint64_t)off, .len = size, .done = read_done, .ctx = p};
+    cache_read(h->data, &p->read);
+    parked_arm(p, read_interrupted);
+}
+
+static void flush_done(struct cache_wait *w, int err)
+{
+    struct parked *p = w->ctx;
+
+    parked_disarm(p);
+    reply_parked_err(p->req, err);
+    parked_unref(p);
+}
+
+static void flush_given_up(void *arg)
+{
+    struct parked *p = arg;
+
+    flush_done(&p->wait, -EINTR);
+}
+
+static void flush_interrupted(fuse_req_t req, void *data)
+{
+    struct parked *p = data;
+
+    /* The reply must not be sent from here, under libfuse's lock. The commit goes on without its waiter. */
+    if (reply_caller_gives_up(req) && cache_flush_cancel(p->handle->data, &p->wait))
+        workq_push(p->deliver, flush_given_up, p);
+}
+
+static void flush(fuse_req_t req, struct handle *h)
+{
+    struct parked *p = parked_new(req, h);
+
+    ns_push_attr(h->inode, h->file);
+    p->wait = (struct cache_wait){.done = flush_done, .ctx = p};
+    cache_flush(h->data, &p->wait);
+    parked_arm(p, flush_interrupted);
+}
+
+void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    struct handle *h = handle_of(fi);
+
+    (void)ino;
+    if (h->writable)
+        flush(req, h);
+    else
+        reply_parked_err(req, 0); /* what others wrote is theirs to publish */
+}
+
+void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+    (void)ino, (void)datasync;
+    flush(req, handle_of(fi));
+}

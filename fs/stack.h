@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * stack: builds what a mounted file system consists of, from the store up, and takes it down.
+ */
+#pragma once
+#include "fs/fs.h"
+
+/* Builds store, catalog, cache and inode table as the configuration says, and makes sure that the bucket can be used. Logs one
+ * clear sentence on failure and returns an exit code of fs/mount.h; 0 on success. Starts threads; blocks on the server. */
+int stack_open(struct fs *fs, const struct config *config);
+/* Brings what is uncommitted into the bucket if it can, then frees all. The session is gone. Also after a failed stack_open(). */
+void stack_close(struct fs *fs);

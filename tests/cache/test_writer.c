@@ -1,0 +1,680 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * test_writer: what is written, flushed and read through the cache is what the bucket gets: case
+ * by case. Random workloads are in test_writer_model.c.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "tests/cache/world.h"
+#include "tests/lib/seed.h"
+
+static struct world *plain(void)
+{
+    return world_new(test_seed(), &(struct world_params){0});
+}
+
+static void test_small(void)
+{
+    struct world *w = plain();
+    struct cache_file *f = cache_file_new(w->cache, "b", "k", NULL, w);
+    struct cache_handle *h = cache_handle_new(f);
+    char got[16] = "";
+    g_assert_true(cache_file_dirty(f));
+    g_assert_cmpint(cache_write(h, "world", 5, 6, false, NULL), ==, 0);
+    g_assert_cmpint(cache_write(h, "hello ", 6, 0, false, NULL), ==, 0);
+    g_assert_cmpint(cache_write(h, "!", 1, 0, true, NULL), ==, 0);
+    g_assert_cmpuint(cache_file_size(f), ==, 12);
+    g_assert_cmpint(read_at(h, got, 16, 0), ==, 12);
+    g_assert_cmpmem(got, 12, "hello world!", 12);
+    g_assert_cmpint(flush(h), ==, 0);
+    assert_object(w, "k", "hello world!", 12);
+    g_assert_false(cache_file_dirty(f));
+    g_assert_cmpuint(w->committed, ==, 1);
+    g_assert_cmpint(flush(h), ==, 0);
+    g_assert_cmpint(cache_file_flush(f, NULL), ==, 0);
+    g_assert_cmpuint(count(w, STORE_PUT), ==, 1);
+
+    /* A second version, conditional on the first; the bytes are read from the base. */
+    g_assert_cmpint(cache_write(h, "H", 1, 0, false, NULL), ==, 0);
+    memset(got, 0, sizeof(got));
+    g_assert_cmpint(read_at(h, got, 16, 0), ==, 12);
+    g_assert_cmpmem(got, 12, "Hello world!", 12);
+    g_assert_cmpint(flush(h), ==, 0);
+    assert_object(w, "k", "Hello world!", 12);
+    struct cache_stats st;
+    cache_get_stats(w->cache, &st);
+    g_assert_cmpuint(st.staged, ==, 0);
+    g_assert_cmpuint(st.dirty_files, ==, 0);
+    g_assert_cmpuint(st.commits, ==, 2);
+    cache_handle_free(h);
+    cache_file_unref(f);
+    world_free(w);
+}
+
+static void test_empty_and_sparse(void)
+{
+    struct world *w = plain();
+    struct cache_file *f = cache_file_new(w->cache, "b", "k", NULL, w);
+    struct cache_handle *h = cache_handle_new(f);
+    g_assert_cmpint(flush(h), ==, 0);
+    assert_object(w, "k", "", 0);
+    g_assert_cmpint(cache_file_truncate(f, 3, NULL), ==, 0);
+    g_assert_cmpint(cache_write(h, "x", 1, 5, false, NULL), ==, 0);
+    g_assert_cmpint(flush(h), ==, 0);
+    assert_object(w, "k", "\0\0\0\0\0x", 6);
+    g_assert_cmpint(cache_file_truncate(f, 4, NULL), ==, 0);
+    g_assert_cmpint(cache_file_truncate(f, 6, NULL), ==, 0);
+    g_assert_cmpint(flush(h), ==, 0);
+    assert_object(w, "k", "\0\0\0\0\0\0", 6);
+    g_assert_cmpint(cache_file_truncate(f, STORE_OBJECT_MAX + 1, NULL), ==, -EFBIG);
+    g_assert_cmpint(cache_write(h, "x", 1, STORE_OBJECT_MAX, false, NULL), ==, -EFBIG);
+    g_assert_cmpint(cache_file_truncate(f, 1ULL << 40, NULL), ==, 0); /* costs nothing here */
+    g_assert_cmpint(cache_file_truncate(f, 0, NULL), ==, 0);
+    g_assert_cmpint(flush(h), ==, 0);
+    assert_object(w, "k", "", 0);
+    cache_handle_free(h);
+    cache_file_unref(f);
+    world_free(w);
+}
+
+/* Writes n bytes in order, in steps; byte pattern by fill(off). */
+static uint8_t *write_in_order(struct cache_handle *h, size_t n)
+{
+    uint8_t *all = g_malloc(n);
+    fill(all, n, n);
+    for (size_t off = 0; off < n; off += 256 << 10)
+        g_assert_cmpint(cache_write(h, all + off, MIN(n - off, 256 << 10), off, false, NULL), ==,
+                        0);
+    return all;
+}
+
+static void test_stream(void)
+{
+    struct world *w = plain();
+    struct cache_file *f = cache_file_new(w->cache, "b", "k", NULL, w);
+    struct cache_handle *h = cache_handle_new(f);
+    const size_t n = 4 * PART + 12345;
+    g_autofree uint8_t *all = write_in_order(h, n);
+    /* A header written at the end makes its part, and no other, go up again. */
+    memcpy(all + 100, "moov", 4);
+    g_assert_cmpint(cache_write(h, "moov", 4, 100, false, NULL), ==, 0);
+    g_assert_cmpint(flush(h), ==, 0);
+    assert_object(w, "k", all, n);
+    g_assert_cmpuint(count(w, STORE_MPU_CREATE), ==, 1);
+    g_assert_cmpuint(count(w, STORE_MPU_PART), ==, 4 + 1 + 1);
+    g_assert_cmpuint(count(w, STORE_PUT) + count(w, STORE_COPY), ==, 0);
+
+    /* An append to it copies what is there. */
+    g_assert_cmpint(cache_write(h, "tail", 4, 0, true, NULL), ==, 0);
+    g_assert_cmpint(flush(h), ==, 0);
+    g_autofree uint8_t *more = g_malloc(n + 4);
+    memcpy(more, all, n);
+    memcpy(more + n, "tail", 4);
+    assert_object(w, "k", more, n + 4);
+    g_assert_cmpuint(count(w, STORE_MPU_COPY_PART), ==, 1);
+    g_assert_cmpuint(count(w, STORE_MPU_PART), ==, 6 + 1);
+    cache_handle_free(h);
+    cache_file_unref(f);
+    world_free(w);
+}
+
+static void test_stream_headers(void)
+{
+    struct world *w = plain();
+    struct cache_file *f = cache_file_new(w->cache, "b", "k", NULL, w);
+    struct cache_handle *h = cache_handle_new(f);
+    g_autofree uint8_t *all = write_in_order(h, 2 * PART + 1);
+    _cleanup_headers_ struct store_headers hd = {0};
+    store_headers_set_meta(&hd, "mtime", "12.5");
+    cache_file_set_headers(f, &hd);
+    g_assert_cmpint(flush(h), ==, 0);
+    assert_object(w, "k", all, 2 * PART + 1);
+    _cleanup_object_ struct store_object o = {0};
+    g_bytes_unref(fake_store_get(w->fake, "b", "k", &o));
+    g_assert_cmpstr(store_headers_get_meta(&o.headers, "mtime"), ==, "12.5");
+    g_assert_nonnull(store_headers_get_meta(&o.headers, "mlopsfs-commit"));
+    g_assert_cmpstr(w->etag, ==, o.etag);
+    g_assert_cmpuint(count(w, STORE_COPY), ==, 1);
+    g_assert_false(cache_file_dirty(f));
+
+    store_headers_set_meta(&hd, "mtime", "13");
+    cache_file_set_headers(f, &hd);
+    g_assert_true(cache_file_dirty(f));
+    g_assert_false(cache_file_data_dirty(f));
+    g_assert_cmpint(flush(h), ==, 0);
+    g_assert_cmpuint(count(w, STORE_COPY), ==, 2);
+    g_assert_cmpuint(count(w, STORE_PUT), ==, 0);
+    cache_handle_free(h);
+    cache_file_unref(f);
+    world_free(w);
+}
+
+/* A file of four times the disk; a read and a write of what is no longer local on the way. */
+static void test_larger_than_disk(void)
+{
+    struct world *w = world_new(test_seed(), &(struct world_params){.uploads = 3});
+    struct cache_file *f = cache_file_new(w->cache, "b", "k", NULL, w);
+    struct cache_handle *h = cache_handle_new(f);
+    const size_t n = 160 * MIB + 77;
+    g_autofree uint8_t *all = g_malloc(n);
+    fill(all, n, 3);
+    struct cache_stats st;
+    for (size_t off = 0; off < n; off += MIB) {
+        g_assert_cmpint(cache_write(h, all + off, MIN(n - off, MIB), off, false, NULL), ==, 0);
+        cache_get_stats(w->cache, &st);
+        g_assert_cmpuint(st.staged, <=, 40 * MIB);
+    }
+    g_assert_cmpuint(count(w, STORE_PUT) + count(w, STORE_MPU_COMPLETE), ==, 0);
+    g_autofree uint8_t *got = g_malloc(MIB);
+    g_assert_cmpint(read_at(h, got, MIB, 3 * MIB + 5), ==, (ssize_t)MIB);
+    g_assert_cmpmem(got, MIB, all + 3 * MIB + 5, MIB);
+    g_assert_cmpuint(count(w, STORE_MPU_COMPLETE), ==, 1); /* it was published for that */
+    memset(all + 7, 9, 100);
+    g_assert_cmpint(cache_write(h, all + 7, 100, 7, false, NULL), ==, 0);
+    g_assert_cmpint(flush(h), ==, 0);
+    assert_object(w, "k", all, n);
+    g_assert_cmpuint(fake_store_peak(w->fake), <=, 32);
+    cache_get_stats(w->cache, &st);
+    g_assert_cmpuint(st.staged, ==, 0);
+    cache_handle_free(h);
+    cache_file_unref(f);
+    world_free(w);
+}
+
+/* What is no longer local is also published before it is overwritten, cut or renamed. */
+static void test_punched_changes(void)
+{
+    for (int what = 0; what < 3; what++) {
+        struct world *w = world_new(test_seed(), &(struct world_params){0});
+        struct cache_file *f = cache_file_new(w->cache, "b", "k", NULL, w);
+        struct cache_handle *h = cache_handle_new(f);
+        size_t n = 60 * MIB;
+        g_autofree uint8_t *all = write_in_order(h, n);
+        g_assert_cmpuint(count(w, STORE_MPU_COMPLETE), ==, 0);
+        if (what == 0) {
+            all[1000] ^= 1;
+            g_assert_cmpint(cache_write(h, all + 1000, 1, 1000, false, NULL), ==, 0);
+        } else if (what == 1) {
+            n = PART + 17;
+            g_assert_cmpint(cache_file_truncate(f, n, NULL), ==, 0);
+        } else {
+            g_assert_cmpint(cache_file_retarget(f, "b", "k2", NULL, NULL), ==, 0);
+        }
+        g_assert_cmpuint(count(w, STORE_MPU_COMPLETE), ==, 1);
+        g_assert_cmpint(flush(h), ==, 0);
+        assert_object(w, what == 2 ? "k2" : "k", all, n);
+        cache_handle_free(h);
+        cache_file_unref(f);
+        world_free(w);
+    }
+}
+
+static void test_conflict(void)
+{
+    struct world *w = plain();
+    /* A new file, where meanwhile something else was put. */
+    struct cache_file *f = cache_file_new(w->cache, "b", "new", NULL, w);
+    struct cache_handle *h = cache_handle_new(f);
+    g_assert_cmpint(cache_write(h, "ours", 4, 0, false, NULL), ==, 0);
+    g_free(fake_store_put(w->fake, "b", "new", "theirs", 6));
+    g_assert_cmpint(flush(h), ==, -ESTALE);
+    assert_object(w, "new", "theirs", 6);
+    g_assert_true(cache_file_dirty(f));
+    cache_handle_free(h);
+    cache_file_unref(f);
+
+    /* An old one that changed; by PUT, and by parts. */
+    for (int big = 0; big < 2; big++) {
+        size_t n = big ? 3 * PART : 10;
+        g_autofree uint8_t *all = g_malloc0(n);
+        g_free(fake_store_put(w->fake, "b", "old", all, n));
+        f = open_object(w, "old");
+        h = cache_handle_new(f);
+        g_assert_cmpint(cache_write(h, "ours", 4, n, false, NULL), ==, 0);
+        g_free(fake_store_put(w->fake, "b", "old", "theirs", 6));
+        g_assert_cmpint(flush(h), ==, -ESTALE);
+        assert_object(w, "old", "theirs", 6);
+        uint8_t byte;
+        g_assert_cmpint(read_at(h, &byte, 1, 5), ==, -ESTALE); /* never bytes of the other one */
+        g_assert_cmpint(read_at(h, &byte, 1, n), ==, 1);
+        cache_handle_free(h);
+        cache_file_unref(f);
+    }
+
+    /* A streamed one. */
+    f = cache_file_new(w->cache, "b", "stream", NULL, w);
+    h = cache_handle_new(f);
+    g_autofree uint8_t *all = write_in_order(h, 2 * PART);
+    g_free(fake_store_put(w->fake, "b", "stream", "theirs", 6));
+    g_assert_cmpint(flush(h), ==, -ESTALE);
+    assert_object(w, "stream", "theirs", 6);
+    cache_handle_free(h);
+    cache_file_unref(f);
+    world_free(w);
+}
+
+static void test_no_conditions(void)
+{
+    struct store_caps caps = {0};
+    struct world *w = world_new(test_seed(), &(struct world_params){.caps = &caps});
+    g_free(fake_store_put(w->fake, "b", "k", "12345", 5));
+    struct cache_file *f = open_object(w, "k");
+    struct cache_handle *h = cache_handle_new(f);
+    g_assert_cmpint(cache_write(h, "X", 1, 0, false, NULL), ==, 0);
+    g_assert_cmpint(flush(h), ==, 0);
+    assert_object(w, "k", "X2345", 5);
+    g_assert_cmpint(cache_write(h, "Y", 1, 0, false, NULL), ==, 0);
+    g_free(fake_store_put(w->fake, "b", "k", "theirs", 6));
+    g_assert_cmpint(flush(h), ==, -ESTALE);
+    assert_object(w, "k", "theirs", 6);
+    cache_handle_free(h);
+    cache_file_unref(f);
+    world_free(w);
+}
+
+static enum fake_action deny_puts(struct world *w, struct store_request *req)
+{
+    if (req->verb != STORE_PUT)
+        return FAKE_GO;
+    store_result_fail(&req->res, -EACCES, STORE_CLASS_AUTH, "AccessDenied", "no");
+    return FAKE_FAIL;
+}
+
+static void test_error_sticks(void)
+{
+    struct world *w = plain();
+    struct cache_file *f = cache_file_new(w->cache, "b", "k", NULL, w);
+    struct cache_handle *h = cache_handle_new(f), *other = cache_handle_new(f);
+    world_set_hook(w, deny_puts);
+    g_assert_cmpint(cache_write(h, "data", 4, 0, false, NULL), ==, 0);
+    g_assert_cmpint(flush(h), ==, -EACCES);
+    g_assert_cmpint(flush(h), ==, -EACCES); /* tried again */
+    g_assert_cmpuint(count(w, STORE_PUT), ==, 2);
+    g_assert_true(cache_file_data_dirty(f));
+    world_set_hook(w, NULL);
+    g_assert_cmpint(flush(h), ==, 0);
+    assert_object(w, "k", "data", 4);
+    g_assert_cmpint(flush(other), ==, -EACCES); /* once to each handle */
+    g_assert_cmpint(flush(other), ==, 0);
+    struct cache_handle *late = cache_handle_new(f);
+    g_assert_cmpint(flush(late), ==, 0);
+    cache_handle_free(late);
+    cache_handle_free(other);
+    cache_handle_free(h);
+    cache_file_unref(f);
+    world_free(w);
+}
+
+static enum fake_action lose_reply(struct world *w, struct store_request *req)
+{
+    if ((req->verb != STORE_PUT && req->verb != STORE_MPU_COMPLETE) || w->hits++ > 0)
+        return FAKE_GO;
+    store_result_fail(&req->res, -EIO, STORE_CLASS_AMBIGUOUS, NULL, "connection reset");
+    return FAKE_FAIL_AFTER;
+}
+
+static enum fake_action lose_request(struct world *w, struct store_request *req)
+{
+    enum fake_action a = lose_reply(w, req);
+    return a == FAKE_GO ? a : FAKE_FAIL;
+}
+
+static void test_ambiguous(void)
+{
+    struct world *w = plain();
+    for (int big = 0; big < 2; big++) {
+        size_t n = big ? 2 * PART + 1 : 100;
+        enum store_verb verb = big ? STORE_MPU_COMPLETE : STORE_PUT;
+        for (int lost = 0; lost < 2; lost++) {
+            g_autofree char *key = g_strdup_printf("k%d%d", big, lost);
+            struct cache_file *f = cache_file_new(w->cache, "b", key, NULL, w);
+            struct cache_handle *h = cache_handle_new(f);
+            g_autofree uint8_t *all = write_in_order(h, n);
+            uint64_t before = count(w, verb);
+            world_set_hook(w, lost ? lose_request : lose_reply);
+            g_assert_cmpint(flush(h), ==, 0);
+            g_assert_cmpuint(count(w, verb), ==, before + (lost ? 2 : 1));
+            assert_object(w, key, all, n);
+            g_assert_cmpint(cache_write(h, "z", 1, 0, false, NULL), ==, 0);
+            all[0] = 'z';
+            g_assert_cmpint(flush(h), ==, 0); /* the ETag that HEAD told is the base now */
+            assert_object(w, key, all, n);
+            cache_handle_free(h);
+            cache_file_unref(f);
+        }
+    }
+    world_free(w);
+}
+
+static enum fake_action forget_upload(struct world *w, struct store_request *req)
+{
+    if (req->verb != STORE_MPU_COMPLETE || w->hits++ > 0)
+        return FAKE_GO;
+    store_result_fail(&req->res, -ENOENT, STORE_CLASS_FATAL, "NoSuchUpload", "gone");
+    return FAKE_FAIL;
+}
+
+static void test_lost_upload(void)
+{
+    struct world *w = plain();
+    struct cache_file *f = cache_file_new(w->cache, "b", "k", NULL, w);
+    struct cache_handle *h = cache_handle_new(f);
+    g_autofree uint8_t *all = write_in_order(h, 2 * PART);
+    world_set_hook(w, forget_upload);
+    g_assert_cmpint(flush(h), ==, 0); /* from staging, by another upload */
+    assert_object(w, "k", all, 2 * PART);
+    g_assert_cmpuint(count(w, STORE_MPU_CREATE), ==, 2);
+    cache_handle_free(h);
+    cache_file_unref(f);
+    /* The hook kept the upload in the store: it is nobody's. */
+    g_assert_cmpuint(fake_store_uploads(w->fake), ==, 1);
+    struct store_request list = {.verb = STORE_MPU_LIST, .bucket = "b"};
+    g_assert_cmpint(store_run(w->fake, &list, NULL), ==, 0);
+    struct store_entry *e = list.res.entries->pdata[0];
+    struct store_request abort_it = {
+        .verb = STORE_MPU_ABORT, .bucket = "b", .key = e->key, .upload_id = e->upload_id};
+    g_assert_cmpint(store_run(w->fake, &abort_it, NULL), ==, 0);
+    store_request_clear(&abort_it);
+    store_request_clear(&list);
+    world_free(w);
+}
+
+static void test_retarget(void)
+{
+    for (int caps_less = 0; caps_less < 2; caps_less++) {
+        struct store_caps none = {0};
+        struct world *w = world_new(
+            test_seed(), &(struct world_params){.caps = caps_less ? &none : NULL});
+        const size_t sizes[] = {0, 100, 2 * PART + 3};
+        for (unsigned i = 0; i < G_N_ELEMENTS(sizes); i++) {
+            size_t n = sizes[i];
+            g_autofree uint8_t *all = g_malloc(n + 1);
+            fill(all, n + 1, i);
+            for (int dirty = 0; dirty < 2; dirty++) {
+                g_free(fake_store_put(w->fake, "b", "from", all, n));
+                struct cache_file *f = open_object(w, "from");
+                struct cache_handle *h = cache_handle_new(f);
+                if (dirty)
+                    g_assert_cmpint(cache_write(h, all + n, 1, n, false, NULL), ==, 0);
+                fake_store_delete(w->fake, "b", "to");
+                g_assert_cmpint(cache_file_retarget(f, "b", "to", NULL, NULL), ==, 0);
+                g_assert_true(cache_file_dirty(f));
+                g_assert_cmpint(flush(h), ==, 0);
+                assert_object(w, "to", all, n + (size_t)dirty);
+                assert_object(w, "from", all, n); /* the caller's to delete */
+                fake_store_delete(w->fake, "b", "from");
+                g_autofree uint8_t *got = g_malloc(n + 1);
+                g_assert_cmpint(read_at(h, got, n + 1, 0), ==, (ssize_t)n + dirty);
+                g_assert_cmpmem(got, n, all, n);
+
+                /* Onto something that is there: only if it is what was said. */
+                g_free(fake_store_put(w->fake, "b", "to2", "x", 1));
+                g_assert_cmpint(cache_file_retarget(f, "b", "to2", NULL, NULL), ==, 0);
+                g_assert_cmpint(flush(h), ==, -ESTALE);
+                assert_object(w, "to2", "x", 1);
+                g_assert_cmpint(cache_file_retarget(f, "b", "to2", "*", NULL), ==, 0);
+                g_assert_cmpint(flush(h), ==, 0);
+                assert_object(w, "to2", all, n + (size_t)dirty);
+                cache_handle_free(h);
+                cache_file_unref(f);
+                fake_store_delete(w->fake, "b", "to2");
+            }
+        }
+        world_free(w);
+    }
+}
+
+static void test_retarget_stream(void)
+{
+    struct world *w = plain();
+    struct cache_file *f = cache_file_new(w->cache, "b", "k", NULL, w);
+    struct cache_handle *h = cache_handle_new(f);
+    g_autofree uint8_t *all = write_in_order(h, 3 * PART);
+    g_assert_cmpint(cache_file_retarget(f, "b", "k2", NULL, NULL), ==, 0);
+    g_assert_cmpint(flush(h), ==, 0);
+    assert_object(w, "k2", all, 3 * PART);
+    g_assert_null(fake_store_get(w->fake, "b", "k", NULL));
+    _cleanup_object_ struct store_object o = {0};
+    g_bytes_unref(fake_store_get(w->fake, "b", "k2", &o));
+    g_free(fake_store_put(w->fake, "b", "k3", all, 3 * PART));
+    _cleanup_object_ struct store_object moved = {0};
+    g_bytes_unref(fake_store_get(w->fake, "b", "k3", &moved));
+    cache_file_rebase(f, "b", "k3", &moved);
+    fake_store_delete(w->fake, "b", "k2");
+    g_assert_false(cache_file_dirty(f));
+    uint8_t got[10];
+    g_assert_cmpint(read_at(h, got, 10, 10), ==, 10);
+    g_assert_cmpmem(got, 10, all + 10, 10);
+    g_assert_cmpint(cache_write(h, "!", 1, 0, false, NULL), ==, 0);
+    g_assert_cmpint(flush(h), ==, 0);
+    all[0] = '!';
+    assert_object(w, "k3", all, 3 * PART);
+    cache_handle_free(h);
+    cache_file_unref(f);
+    world_free(w);
+}
+
+static void test_orphan(void)
+{
+    struct world *w = plain();
+    g_free(fake_store_put(w->fake, "b", "k", "0123456789", 10));
+    struct cache_file *f = open_object(w, "k");
+    struct cache_handle *h = cache_handle_new(f);
+    g_assert_cmpint(cache_write(h, "ab", 2, 4, false, NULL), ==, 0);
+    g_assert_cmpint(cache_file_orphan(f, true, NULL), ==, 0);
+    fake_store_delete(w->fake, "b", "k");
+    g_assert_false(cache_file_dirty(f));
+    char got[20];
+    g_assert_cmpint(read_at(h, got, 20, 0), ==, 10);
+    g_assert_cmpmem(got, 10, "0123ab6789", 10);
+    g_assert_cmpint(cache_write(h, "c", 1, 0, true, NULL), ==, 0);
+    g_assert_cmpint(flush(h), ==, 0);
+    g_assert_cmpint(read_at(h, got, 20, 0), ==, 11);
+    g_assert_null(fake_store_get(w->fake, "b", "k", NULL));
+    cache_handle_free(h);
+    cache_file_unref(f);
+
+    /* One that is being streamed: nothing of it remains. */
+    f = cache_file_new(w->cache, "b", "s", NULL, w);
+    h = cache_handle_new(f);
+    g_free(write_in_order(h, 3 * PART));
+    g_assert_cmpint(cache_file_orphan(f, true, NULL), ==, 0);
+    g_assert_cmpint(flush(h), ==, 0);
+    g_assert_null(fake_store_get(w->fake, "b", "s", NULL));
+    cache_handle_free(h);
+    cache_file_unref(f);
+    g_assert_cmpuint(count(w, STORE_PUT) + count(w, STORE_MPU_COMPLETE), ==, 0);
+    world_free(w);
+}
+
+static void test_full_disk(void)
+{
+    struct world *w = plain();
+    g_free(fake_store_put(w->fake, "b", "k", "old", 3));
+    struct cache_file *f = open_object(w, "k");
+    struct cache_handle *h = cache_handle_new(f);
+    g_autofree uint8_t *buf = g_malloc(MIB);
+    fill(buf, MIB, 1);
+    unsigned n = 0;
+    int r = 0;
+    for (; r == 0; n++) /* not streamed: it has a base */
+        r = cache_write(h, buf, MIB, 1 + n * MIB, false, NULL);
+    g_assert_cmpint(r, ==, -ENOSPC);
+    g_assert_cmpuint(n, >=, 20);
+    g_assert_cmpuint(n, <=, 40);
+    g_assert_cmpuint(cache_file_size(f), ==, 1 + (n - 1) * MIB);
+    g_assert_cmpint(flush(h), ==, 0);
+    g_assert_cmpint(cache_write(h, buf, MIB, 0, true, NULL), ==, 0);
+    g_assert_cmpint(flush(h), ==, 0);
+    GBytes *b = fake_store_get(w->fake, "b", "k", NULL);
+    g_assert_cmpuint(g_bytes_get_size(b), ==, 1 + n * MIB);
+    g_bytes_unref(b);
+
+    /* Overwriting the same bytes again and again needs no room. */
+    for (unsigned i = 0; i < 100; i++)
+        g_assert_cmpint(cache_write(h, buf, MIB, 5, false, NULL), ==, 0);
+    cache_handle_free(h);
+    cache_file_unref(f);
+    world_free(w);
+}
+
+static enum fake_action hold_parts(struct world *w, struct store_request *req)
+{
+    return req->verb == STORE_MPU_PART || req->verb == STORE_PUT ? FAKE_HOLD : FAKE_GO;
+}
+
+struct blocked {
+    struct world *w;
+    struct cancel *cancel;
+    unsigned held;
+};
+
+static void *fire_when_held(void *arg)
+{
+    struct blocked *b = arg;
+    fake_store_wait_held(b->w->fake, b->held);
+    cancel_fire(b->cancel);
+    return NULL;
+}
+
+/* A writer waits for parts under way, and can be told to stop. */
+static void test_interrupted_write(void)
+{
+    struct world *w = plain();
+    struct cache_file *f = cache_file_new(w->cache, "b", "k", NULL, w);
+    struct cache_handle *h = cache_handle_new(f);
+    world_set_hook(w, hold_parts);
+    struct blocked b = {.w = w, .cancel = cancel_new(), .held = 5};
+    pthread_t t;
+    g_assert_cmpint(pthread_create(&t, NULL, fire_when_held, &b), ==, 0);
+    g_autofree uint8_t *buf = g_malloc0(MIB);
+    int r = 0;
+    uint64_t off = 0;
+    for (; r == 0; off += r == 0 ? MIB : 0)
+        r = cache_write(h, buf, MIB, off, false, b.cancel);
+    g_assert_cmpint(r, ==, -EINTR);
+    pthread_join(t, NULL);
+    g_assert_cmpuint(cache_file_size(f), ==, off);
+    world_set_hook(w, NULL);
+    fake_store_release(w->fake);
+    cancel_free(b.cancel);
+    g_assert_cmpint(cache_write(h, buf, MIB, off, false, NULL), ==, 0);
+    g_assert_cmpint(flush(h), ==, 0);
+    cache_handle_free(h);
+    cache_file_unref(f);
+    world_free(w);
+}
+
+static void never(struct cache_wait *w, int err)
+{
+    g_assert_not_reached();
+}
+
+static void test_flush_cancel(void)
+{
+    struct world *w = plain();
+    struct cache_file *f = cache_file_new(w->cache, "b", "k", NULL, w);
+    struct cache_handle *h = cache_handle_new(f);
+    g_assert_cmpint(cache_write(h, "abc", 3, 0, false, NULL), ==, 0);
+    world_set_hook(w, hold_parts);
+    struct cache_wait wait = {.done = never};
+    cache_flush(h, &wait);
+    fake_store_wait_held(w->fake, 1);
+    g_assert_true(cache_flush_cancel(h, &wait));
+    g_assert_false(cache_flush_cancel(h, &wait));
+
+    struct blocked b = {.w = w, .cancel = cancel_new(), .held = 1};
+    cancel_fire(b.cancel);
+    g_assert_cmpint(cache_file_flush(f, b.cancel), ==, -EINTR);
+    g_assert_cmpint(cache_file_retarget(f, "b", "k2", NULL, b.cancel), ==, -EINTR);
+    cancel_free(b.cancel);
+    /* While it is committed, one may write; and the commit goes on when nobody is left. */
+    g_assert_cmpint(cache_write(h, "XYZ", 3, 0, false, NULL), ==, 0);
+    cache_handle_free(h);
+    cache_file_unref(f);
+    world_set_hook(w, NULL);
+    fake_store_release(w->fake);
+    cache_free(w->cache);
+    assert_object(w, "k", "abc", 3);
+    g_assert_cmpuint(w->committed, ==, 0); /* its owner is gone */
+    store_free(w->store);
+    g_assert_cmpint(rmdir(w->dir), ==, 0);
+    g_free(w->dir);
+    cond_fini(&w->changed);
+    mutex_fini(&w->lock);
+    g_free(w);
+}
+
+static enum fake_action hold_gets(struct world *w, struct store_request *req)
+{
+    return req->verb == STORE_GET ? FAKE_HOLD : FAKE_GO;
+}
+
+static void test_read_cancel(void)
+{
+    struct world *w = plain();
+    g_autofree uint8_t *all = g_malloc0(MIB);
+    g_free(fake_store_put(w->fake, "b", "k", all, MIB));
+    struct cache_file *f = open_object(w, "k");
+    struct cache_handle *h = cache_handle_new(f);
+    world_set_hook(w, hold_gets);
+    for (int dirty = 0; dirty < 2; dirty++) {
+        if (dirty)
+            g_assert_cmpint(cache_write(h, "x", 1, MIB / 2, false, NULL), ==, 0);
+        struct call c;
+        call_init(&c, all);
+        struct cache_read r = {.off = 0, .len = MIB, .done = call_read_done, .ctx = &c};
+        cache_read(h, &r);
+        fake_store_wait_held(w->fake, 1);
+        cache_read_cancel(h, &r);
+        g_assert_cmpint(call_wait(&c), ==, -EINTR);
+    }
+    world_set_hook(w, NULL);
+    fake_store_release(w->fake);
+    g_assert_cmpint(read_at(h, all, MIB, 0), ==, (ssize_t)MIB);
+    g_assert_cmpint(all[MIB / 2], ==, 'x');
+    cache_handle_free(h);
+    cache_file_unref(f);
+    world_free(w);
+}
+
+static void test_discard(void)
+{
+    struct world *w = plain();
+    struct cache_file *f = cache_file_new(w->cache, "b", "k", NULL, w);
+    struct cache_handle *h = cache_handle_new(f);
+    world_set_hook(w, hold_parts);
+    g_free(write_in_order(h, 4 * PART));
+    fake_store_wait_held(w->fake, 4);
+    cache_handle_free(h);
+    cache_file_unref(f);
+    world_set_hook(w, NULL);
+    fake_store_release(w->fake);
+    world_free(w); /* checks that no upload is left */
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/writer/small", test_small);
+    g_test_add_func("/writer/empty-and-sparse", test_empty_and_sparse);
+    g_test_add_func("/writer/stream", test_stream);
+    g_test_add_func("/writer/stream-headers", test_stream_headers);
+    g_test_add_func("/writer/larger-than-disk", test_larger_than_disk);
+    g_test_add_func("/writer/punched-changes", test_punched_changes);
+    g_test_add_func("/writer/conflict", test_conflict);
+    g_test_add_func("/writer/no-conditions", test_no_conditions);
+    g_test_add_func("/writer/error-sticks", test_error_sticks);
+    g_test_add_func("/writer/ambiguous", test_ambiguous);
+    g_test_add_func("/writer/lost-upload", test_lost_upload);
+    g_test_add_func("/writer/retarget", test_retarget);
+    g_test_add_func("/writer/retarget-stream", test_retarget_stream);
+    g_test_add_func("/writer/orphan", test_orphan);
+    g_test_add_func("/writer/full-disk", test_full_disk);
+    g_test_add_func("/writer/interrupted-write", test_interrupted_write);
+    g_test_add_func("/writer/flush-cancel", test_flush_cancel);
+    g_test_add_func("/writer/read-cancel", test_read_cancel);
+    g_test_add_func("/writer/discard", test_discard);
+    return g_test_run();
+}

@@ -1,0 +1,137 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Another client changes an object: a handle that is open never mixes versions, a new open gives the new bytes.
+. "$(dirname "$0")/../lib/tap.sh"
+. "$TOP/tests/lib/servers.sh"
+. "$TOP/tests/lib/mount.sh"
+needs_mount
+needs_foreign
+store_up
+mnt_up attr_ttl=0s dir_ttl=0s || bail_out "no mount"
+
+n=8000000
+gen 1 $n >"$T/v1"
+gen 2 $n >"$T/v2"
+gen 3 $((n / 2)) >"$T/v3"
+s3_put obj "$T/v1"
+is "$(sha "$MNT/obj")" "$(sha "$T/v1")" "the first version"
+for i in 2 1 2 1; do
+    s3_put obj "$T/v$i"
+    is "$(sha "$MNT/obj")" "$(sha "$T/v$i")" "version $i, of the same size, opened again"
+done
+s3_put obj "$T/v3"
+is "$(sha "$MNT/obj"):$(stat -c %s "$MNT/obj")" "$(sha "$T/v3"):$((n / 2))" "a shorter one"
+s3_put obj "$T/v1"
+is "$(sha "$MNT/obj"):$(stat -c %s "$MNT/obj")" "$(sha "$T/v1"):$n" "a longer one"
+
+# A handle on the old version. Reads are in 64 KiB, all over the file.
+cat >"$T/reader.py" <<'PY'
+import errno, os, random, sys
+path, old, new = sys.argv[1:4]
+old, new = open(old, "rb").read(), open(new, "rb").read()
+f = os.open(path, os.O_RDONLY)
+assert os.pread(f, 65536, 0) == old[:65536]
+print("open", flush=True)
+sys.stdin.readline()
+r = random.Random(int(os.environ["MLOPSFS_SEED"]))
+got = {"old": 0, "ESTALE": 0}
+offsets = list(range(0, len(old), 65536))
+r.shuffle(offsets)
+for off in offsets:
+    try:
+        data = os.pread(f, 65536, off)
+    except OSError as e:
+        if e.errno != errno.ESTALE:
+            sys.exit("errno %s at %d" % (errno.errorcode[e.errno], off))
+        got["ESTALE"] += 1
+        continue
+    if data == old[off:off + 65536]:
+        got["old"] += 1
+    elif data == new[off:off + 65536]:
+        sys.exit("new bytes at %d through the old handle" % off)
+    else:
+        sys.exit("mixed bytes at %d" % off)
+g = os.open(path, os.O_RDONLY)
+data = b""
+while True:
+    b = os.read(g, 1 << 20)
+    if not b: break
+    data += b
+if data != new:
+    sys.exit("a new handle does not give the new version")
+print("old %(old)d ESTALE %(ESTALE)d" % got)
+PY
+mkfifo "$T/go"
+old_handle() { # NAME OLD NEW
+    rm -f "$T/reader.out"
+    python3 "$T/reader.py" "$MNT/obj" "$2" "$3" <"$T/go" >"$T/reader.out" 2>&1 &
+    local pid=$!
+    exec {go}>"$T/go"
+    wait_until 30 grep -q open "$T/reader.out"
+    s3_put obj "$3"
+    echo >&"$go"
+    exec {go}>&-
+    wait $pid
+    ok $? "$1: no mixed bytes, and a new handle gives the new ones: $(tail -n 1 "$T/reader.out")"
+}
+s3_put obj "$T/v1"
+mnt_again attr_ttl=0s dir_ttl=0s
+old_handle "same size" "$T/v1" "$T/v2"
+like "$(tail -n 1 "$T/reader.out")" "ESTALE [1-9]" "what was not read before is ESTALE"
+mnt_again attr_ttl=0s dir_ttl=0s
+old_handle "shorter" "$T/v2" "$T/v3"
+mnt_again attr_ttl=1h dir_ttl=1h
+stat "$MNT/obj" >/dev/null
+s3_put obj "$T/v1"
+cat "$MNT/obj" >"$T/o" 2>"$T/e"
+if cmp -s "$T/o" "$T/v1" || grep -q Stale "$T/e"; then
+    pass "with an old attribute in the cache, an open gives the new version or ESTALE"
+else
+    fail "with an old attribute in the cache, an open gives the new version or ESTALE"
+    diag "$(ls -l "$T/o" "$T/v1"; cat "$T/e")"
+fi
+mnt_again attr_ttl=0s dir_ttl=0s
+
+# The object goes away under the handle.
+exec {fd}<"$MNT/obj"
+head -c 1000 <&"$fd" >/dev/null
+s3_rm obj
+timeout 60 cat <&"$fd" >"$T/rest" 2>"$T/err"
+rc=$?
+exec {fd}<&-
+if [ $rc != 0 ]; then like "$(cat "$T/err")" "Stale file handle|No such file" "the rest of a deleted object is an error"; else
+    is "$(tail -c 1000 "$T/rest" | sha)" "$(tail -c 1000 "$T/v1" | sha)" "the rest of a deleted object is its own"
+fi
+errno_is ENOENT "and it is not there any more" cat "$MNT/obj"
+
+# Both write.
+printf base >"$T/small"
+s3_put both "$T/small"
+exec {fd}<>"$MNT/both"
+printf ours >&"$fd"
+s3_text both theirs
+exec {fd}>&- 2>/dev/null
+diag "both wrote: the object is now '$(s3_get both)', listed: $(s3_ls both | tr '\n' ' ')"
+like "$(s3_get both)" "^(theirs|ours)$" "the object is one of both, whole"
+cmd_ok "the mount goes on" bash -c "echo fine >'$MNT/after' && [ \"\$(cat '$MNT/after')\" = fine ]"
+s3_text shared one
+is "$(cat "$MNT/shared")" one "theirs"
+echo two >"$MNT/shared"
+is "$(s3_get shared)" two "ours"
+s3_text shared three
+is "$(cat "$MNT/shared")" three "theirs again"
+echo four >>"$MNT/shared"
+is "$(s3_get shared)" threefour "an append is to the newest version"
+# Two mounts of one bucket.
+mkdir "$T/mnt2" "$T/cache2"
+"$MLOPSFS_BIN" mount -o "cache_dir=$T/cache2,attr_ttl=0s,dir_ttl=0s" "$SOURCE" "$T/mnt2"
+ok $? "a second mount of the bucket"
+for i in {1..10}; do
+    gen "$i" 300000 >"$MNT/pingpong"
+    [ "$(sha "$T/mnt2/pingpong")" = "$(gen_sha "$i" 300000)" ] || fail "the second mount reads version $i"
+    gen "$((i + 100))" 300000 >"$T/mnt2/pingpong"
+    [ "$(sha "$MNT/pingpong")" = "$(gen_sha "$((i + 100))" 300000)" ] || fail "the first mount reads version $i"
+done
+pass "each sees what the other wrote"
+cmd_ok "umount of the second" "$MLOPSFS_BIN" umount "$T/mnt2"
+done_testing
