@@ -60,7 +60,8 @@ int log_to_file(const char *path)
     return 0;
 }
 
-/* Keys and server replies may hold anything: one message stays one line, and no terminal obeys it. */
+/* Keys and server replies may hold anything: one message stays one line, and no terminal obeys it.
+ */
 static void strip_control(char *s)
 {
     for (unsigned char *p = (unsigned char *)s; *p; p++) {

@@ -60,8 +60,7 @@ static void held_push(const struct mutex *m)
         if (held.m[i]->rank < m->rank)
             continue;
         fprintf(stderr, "mutex: rank %s (%d) taken while holding rank %s (%d)\n",
-                rank_name(m->rank), (int)m->rank, rank_name(held.m[i]->rank),
-                (int)held.m[i]->rank);
+                rank_name(m->rank), (int)m->rank, rank_name(held.m[i]->rank), (int)held.m[i]->rank);
         abort();
     }
     assert(held.n < HELD_MAX);

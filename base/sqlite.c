@@ -129,13 +129,14 @@ static int configure(sqlite3 *db, enum db_flags flags)
         r = set_wal(db);
         if (r < 0)
             return r;
-        r = db_exec(db, flags & DB_SYNC_FULL ? "PRAGMA synchronous=FULL"
-                                             : "PRAGMA synchronous=NORMAL");
+        r = db_exec(db,
+                    flags & DB_SYNC_FULL ? "PRAGMA synchronous=FULL" : "PRAGMA synchronous=NORMAL");
         if (r < 0)
             return r;
     }
     int n;
-    return query_int(db, "SELECT count(*) FROM sqlite_master", &n); /* reads and parses the schema */
+    return query_int(db, "SELECT count(*) FROM sqlite_master",
+                     &n); /* reads and parses the schema */
 }
 
 /* One step up from `version`, unless another process has been quicker. */
@@ -192,10 +193,9 @@ int db_open(const char *path, enum db_flags flags, const char *const *migrations
             return r;
     }
     sqlite3 *db = NULL;
-    int rc = sqlite3_open_v2(path, &db,
-                             SQLITE_OPEN_NOMUTEX |
-                                 (readonly ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE),
-                             NULL);
+    int rc = sqlite3_open_v2(
+        path, &db, SQLITE_OPEN_NOMUTEX | (readonly ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE),
+        NULL);
     if (rc != SQLITE_OK) {
         int e = db ? sqlite3_system_errno(db) : ENOMEM;
         r = (rc & 0xff) == SQLITE_CANTOPEN && e > 0 ? -e : db_errno(rc);

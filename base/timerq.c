@@ -17,8 +17,8 @@
 struct timerq {
     struct mutex lock;
     struct cond wake;
-    GPtrArray *heap; /* lock */
-    bool stop;       /* lock */
+    GPtrArray *heap;   /* lock */
+    bool stop;         /* lock */
     uint64_t wakes_at; /* lock: when the sleeping thread looks again by itself; 0 = it is awake */
     pthread_t thread;
 };

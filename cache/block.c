@@ -6,8 +6,8 @@
  *   EMPTY      NULL     0         0      free list      block_make → pinned, no page valid yet
  *   FETCHING   set      != 0      any    SIEVE's queue  block_fill or block_drop of the last page
  *   READY      set      0         any    SIEVE's queue  block_claim → FETCHING
- *     pinned                      > 0                   block_unpin → idle; EMPTY if no page is valid
- *     idle                        0                     block_pin; eviction → EMPTY
+ *     pinned                      > 0                   block_unpin → idle; EMPTY if no page is
+ * valid idle                        0                     block_pin; eviction → EMPTY
  *
  * A set of pages per block, not one range: a read in the middle of a block fetches its own pages
  * only, several GETs may fill one block side by side, and a page has one writer in its life. So
@@ -24,6 +24,10 @@
  * head; the hand goes from tail to head, spares a visited block once and takes the first other one.
  * A block is visited when a page is read a second time, for a first read of every page is what a
  * scan does; and when it was made ahead of its readers, until they come.
+ *
+ * Spent blocks are idle ones that a stream has read once from end to end; the kernel has those
+ * bytes in its own cache. Beyond a few they are used again before memory that was never touched:
+ * a page fault costs more than a copy, and what is small stays in the processor's cache.
  */
 #include "cache/block.h"
 
@@ -32,17 +36,20 @@
 #include <glib.h>
 #include <sys/mman.h>
 
+#define SPENT_KEEP 128u /* blocks: 16 MiB */
+
 struct block_pool {
     struct mutex lock;
-    unsigned n_blocks; /* constant */
+    unsigned n_blocks;    /* constant */
     unsigned char *arena; /* constant */
     size_t arena_size;    /* constant */
     struct block *blocks; /* lock, as all below */
     struct block **hash;
-    unsigned hash_mask;   /* constant */
+    unsigned hash_mask; /* constant */
     struct block *free;
     struct block *head, *tail, *hand; /* SIEVE's queue */
-    unsigned n_free, n_idle;
+    struct block *spent_oldest, *spent_newest;
+    unsigned n_free, n_idle, n_spent;
     struct version_table *versions;
     unsigned unchecked; /* debug builds: unlocks since the last check */
 };
@@ -198,23 +205,63 @@ static void queue_remove(struct block_pool *p, struct block *b)
         p->tail = b->prev;
 }
 
+/* ---- spent blocks ---- */
+
+static void spent_add(struct block_pool *p, struct block *b)
+{
+    b->spent = true;
+    b->newer = NULL;
+    b->older = p->spent_newest;
+    if (b->older)
+        b->older->newer = b;
+    else
+        p->spent_oldest = b;
+    p->spent_newest = b;
+    p->n_spent++;
+}
+
+static void spent_remove(struct block_pool *p, struct block *b)
+{
+    if (!b->spent)
+        return;
+    b->spent = false;
+    if (b->older)
+        b->older->newer = b->newer;
+    else
+        p->spent_oldest = b->newer;
+    if (b->newer)
+        b->newer->older = b->older;
+    else
+        p->spent_newest = b->older;
+    p->n_spent--;
+}
+
+/* ---- eviction ---- */
+
 /* From a key to EMPTY. The block is not counted as idle. */
 static void block_clear(struct block_pool *p, struct block *b)
 {
     assert(is_idle(b) && !b->waiters);
+    spent_remove(p, b);
     hash_remove(p, b);
     queue_remove(p, b);
     version_unref(p->versions, b->version);
     b->version = NULL;
     b->valid = b->served = 0;
-    b->visited = false;
+    b->visited = b->ahead = false;
     b->next = p->free;
     p->free = b;
     p->n_free++;
 }
 
-/* Only when a block is idle, or this would not end. */
-static void evict(struct block_pool *p)
+static void evict(struct block_pool *p, struct block *b)
+{
+    p->n_idle--;
+    block_clear(p, b);
+}
+
+/* SIEVE's choice. Only when a block is idle, or this would not end. */
+static struct block *victim(struct block_pool *p)
 {
     assert(p->n_idle > 0);
     for (;;) {
@@ -226,39 +273,58 @@ static void evict(struct block_pool *p)
             b->visited = false;
             continue;
         }
-        p->n_idle--;
-        block_clear(p, b);
-        return;
+        return b;
     }
 }
 
 /* ---- states ---- */
+
+static block_pages all_pages(const struct block *b)
+{
+    return block_span(b->index, b->index << BLOCK_SHIFT, b->version->size);
+}
 
 /* After a pin or a claim went: the block may be idle now, or of no use. */
 static void block_settle(struct block_pool *p, struct block *b)
 {
     if (!is_idle(b))
         return;
-    if (b->valid)
-        p->n_idle++;
-    else
+    if (!b->valid) {
         block_clear(p, b);
+        return;
+    }
+    p->n_idle++;
+    if (b->ahead && !b->visited && b->served == all_pages(b))
+        spent_add(p, b);
+}
+
+/* Before an idle block gets a pin or a claim. */
+static void block_unsettle(struct block_pool *p, struct block *b)
+{
+    if (!is_idle(b))
+        return;
+    p->n_idle--;
+    spent_remove(p, b);
 }
 
 struct block *block_make(struct block_pool *p, struct version *v, uint64_t index)
 {
     assert(index << BLOCK_SHIFT < v->size);
-    if (!p->free) {
-        if (p->n_idle == 0)
-            return NULL;
-        evict(p);
+    if (!p->free && p->n_idle == 0)
+        return NULL;
+    if (!p->free || !p->free->touched) {
+        if (p->n_spent > SPENT_KEEP)
+            evict(p, p->spent_oldest);
+        else if (!p->free)
+            evict(p, victim(p));
     }
-    struct block *b = p->free;
+    struct block *b = p->free; /* the last one to become EMPTY comes first */
     p->free = b->next;
     p->n_free--;
     b->version = version_ref(v);
     b->index = index;
     b->pins = 1;
+    b->touched = true;
     hash_add(p, b);
     queue_add(p, b);
     return b;
@@ -267,8 +333,7 @@ struct block *block_make(struct block_pool *p, struct version *v, uint64_t index
 void block_pin(struct block_pool *p, struct block *b)
 {
     assert(b->version);
-    if (is_idle(b))
-        p->n_idle--;
+    block_unsettle(p, b);
     b->pins++;
 }
 
@@ -290,14 +355,13 @@ void block_touch(struct block *b, block_pages pages)
 
 void block_expect(struct block *b)
 {
-    b->visited = true;
+    b->ahead = b->visited = true;
 }
 
 void block_claim(struct block_pool *p, struct block *b, block_pages pages)
 {
     assert(pages && !(pages & (b->valid | b->fetching)));
-    if (is_idle(b))
-        p->n_idle--;
+    block_unsettle(p, b);
     b->fetching |= pages;
 }
 
@@ -402,10 +466,10 @@ static void block_check(struct block_pool *p, const struct block *b)
     uint64_t start = b->index << BLOCK_SHIFT;
     assert(b->version && b->version->refs > 0 && start < b->version->size);
     assert(block_find(p, b->version, b->index) == b);
-    block_pages all = block_span(b->index, start, b->version->size);
     assert(!(b->valid & b->fetching));
-    assert(!((b->valid | b->fetching | b->served) & ~all));
+    assert(!((b->valid | b->fetching | b->served) & ~all_pages(b)));
     assert(!is_idle(b) || b->valid);
+    assert(!b->spent || (is_idle(b) && !b->visited));
     for (const struct block_wait *w = b->waiters; w; w = w->next) {
         assert(w->block == b && *w->prev == w);
         assert(b->pins > 0);
@@ -416,18 +480,21 @@ static void block_check(struct block_pool *p, const struct block *b)
 void block_pool_check(struct block_pool *p)
 {
     p->unchecked = 0;
-    unsigned n_free = 0, n_idle = 0, n_keyed = 0;
+    unsigned n_free = 0, n_idle = 0, n_keyed = 0, n_spent = 0;
     for (const struct block *b = p->free; b; b = b->next, n_free++)
-        assert(!b->version && !b->valid && !b->fetching && !b->served && !b->pins && !b->waiters);
+        assert(!b->version && !b->valid && !b->fetching && !b->served && !b->pins && !b->waiters &&
+               !b->spent);
     bool hand_seen = !p->hand;
     for (const struct block *b = p->head; b; b = b->next, n_keyed++) {
         assert(b->next ? b->next->prev == b : p->tail == b);
         hand_seen |= p->hand == b;
         n_idle += is_idle(b);
+        n_spent += b->spent;
         block_check(p, b);
     }
     assert(hand_seen);
-    assert(n_free == p->n_free && n_idle == p->n_idle && n_free + n_keyed == p->n_blocks);
+    assert(n_spent == p->n_spent && n_free == p->n_free && n_idle == p->n_idle &&
+           n_free + n_keyed == p->n_blocks);
 }
 #else
 void block_pool_check(struct block_pool *p)

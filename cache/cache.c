@@ -202,7 +202,7 @@ int cache_wait_event(struct cache *c, uint64_t seen, struct cancel *cancel)
     return r;
 }
 
-uint64_t cache_squeeze(struct cache *c)
+static uint64_t squeeze_streams(struct cache *c)
 {
     g_autoptr(GPtrArray) files = g_ptr_array_new();
     mutex_lock(&c->lock);
@@ -222,7 +222,27 @@ uint64_t cache_squeeze(struct cache *c)
         staging_unref(s);
         file_release(f);
     }
+    return given;
+}
+
+uint64_t cache_squeeze(struct cache *c, struct staging *s, bool streams)
+{
+    /* One at a time: who finds nothing to give back must know that nobody else is giving it. */
+    mutex_lock(&c->lock);
+    while (c->squeezing)
+        cond_wait(&c->changed, &c->lock);
+    c->squeezing = true;
+    mutex_unlock(&c->lock);
+
+    uint64_t given = staging_reclaim(s);
+    if (given == 0 && streams)
+        given = squeeze_streams(c);
+
+    mutex_lock(&c->lock);
+    c->squeezing = false;
     if (given > 0)
-        cache_event(c);
+        c->events++;
+    cond_broadcast(&c->changed);
+    mutex_unlock(&c->lock);
     return given;
 }

@@ -34,8 +34,9 @@ struct cache_params {
     unsigned uploads;         /* parts and PUTs in flight at most; 0 = 16 */
     uint64_t op_timeout_ns;   /* for single requests, given to the store; 0 = the store's default */
     uint64_t part_size;       /* first parts' size, bytes; 0 = see cache/plan.h's schedule */
-    /* After a commit made `now` the file's base (also for COPY of attributes), before flush returns. owner is the file's. No lock held. */
-    void (*committed)(void *owner, const struct store_object *now);
+    /* After a commit made `now` the file's base, before flush returns. same_content: only headers or key changed.
+     * owner is the file's. No lock held. */
+    void (*committed)(void *owner, const struct store_object *now, bool same_content);
 };
 
 int cache_new(const struct cache_params *p, struct cache **ret); /* -errno, logged */

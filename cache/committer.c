@@ -63,15 +63,27 @@ static void waiters_finish_locked(struct cache_file *f, uint64_t gen, int err)
     cond_broadcast(&f->changed);
 }
 
-void committer_wait_locked(struct cache_file *f, struct cache_handle *h, struct cache_wait *w)
+static void wait_for_locked(struct cache_file *f, uint64_t gen, struct cache_handle *h,
+                            struct cache_wait *w)
 {
     struct waiter *wt = g_new0(struct waiter, 1);
-    wt->want = f->gen;
+    wt->want = gen;
     wt->w = w;
     wt->handle = h;
     w->layer = wt;
     g_queue_push_tail(&f->waiters, wt);
+}
+
+void committer_wait_locked(struct cache_file *f, struct cache_handle *h, struct cache_wait *w)
+{
+    wait_for_locked(f, f->gen, h, w);
     committer_start_locked(f);
+}
+
+void committer_wait_running_locked(struct cache_file *f, struct cache_wait *w)
+{
+    assert(f->commit == COMMIT_RUNNING);
+    wait_for_locked(f, f->sealed_gen, NULL, w);
 }
 
 bool committer_unwait_locked(struct cache_file *f, struct cache_wait *w)
@@ -224,7 +236,9 @@ static void install_content_locked(struct commit *c)
         struct extents *map = rebased_map_locked(c);
         extents_free(f->map);
         f->map = map;
-        f->fresh = false;
+        /* An empty commit leaves nothing to a base: dup2(2) and close(2) before the first write must not end streaming. */
+        f->fresh = f->fresh && !extents_has(f->map, 0, UINT64_MAX, EXTENT_BASE);
+        f->spilled = f->spilled || c->stream_completed;
     }
     f->data_dirty = f->data_gen > c->gen;
 }
@@ -262,7 +276,7 @@ static void call_committed(struct commit *c)
     mutex_unlock(&f->lock);
     if (!call)
         return;
-    c->cache->committed(owner, &c->now);
+    c->cache->committed(owner, &c->now, !c->data_dirty);
     mutex_lock(&f->lock);
     f->calling = false;
     cond_broadcast(&f->changed);
@@ -286,6 +300,9 @@ static void commit_succeeded(struct commit *c)
                              c->key, c->now.etag);
         file_base_unref(old);
         call_committed(c);
+        mutex_lock(&c->cache->lock);
+        c->cache->commits++;
+        mutex_unlock(&c->cache->lock);
     }
     mutex_lock(&f->lock);
     bool whole = c->nothing || headers_equal(&c->now.headers, &c->headers);
@@ -299,9 +316,6 @@ static void commit_succeeded(struct commit *c)
         staging_reclaim(s);
     staging_unref(s);
     staging_unref(idle);
-    mutex_lock(&c->cache->lock);
-    c->cache->commits++;
-    mutex_unlock(&c->cache->lock);
     cache_event(c->cache);
 }
 

@@ -31,17 +31,17 @@ struct fetch {
     struct store_request req;
     struct fetch_set *set;
     enum fetch_kind kind;
-    struct version *version;   /* a reference */
-    struct version_name *name; /* a reference: the request's strings */
-    uint64_t off, end;         /* constant: bytes of the object */
-    uint64_t pos;              /* store thread: next byte to come */
-    uint64_t begun_ns, first_ns; /* constant from submission; store thread */
-    uint64_t settled;          /* lock: bytes before it are handed over */
-    void *owner;               /* lock */
-    unsigned refs;             /* lock */
+    struct version *version;          /* a reference */
+    struct version_name *name;        /* a reference: the request's strings */
+    uint64_t off, end;                /* constant: bytes of the object */
+    uint64_t pos;                     /* store thread: next byte to come */
+    uint64_t begun_ns, first_ns;      /* constant from submission; store thread */
+    uint64_t settled;                 /* lock: bytes before it are handed over */
+    void *owner;                      /* lock */
+    unsigned refs;                    /* lock */
     bool submitted, cancelled, ended; /* lock */
-    unsigned made;             /* constant: blocks made for it */
-    struct fetch *prev, *next; /* lock: the set's list */
+    unsigned made;                    /* constant: blocks made for it */
+    struct fetch *prev, *next;        /* lock: the set's list */
     struct fetch *todo_next;
     uint64_t first_block; /* constant */
     unsigned n_slots;     /* constant */
@@ -198,7 +198,8 @@ static int fetch_error(const struct fetch *f)
 /* Whether those who wait should try another GET before they fail. */
 static bool fetch_is_void(const struct fetch *f, int err)
 {
-    return f->cancelled || f->name != f->version->name || (f->kind == FETCH_AHEAD && err != -ETIMEDOUT);
+    return f->cancelled || f->name != f->version->name ||
+           (f->kind == FETCH_AHEAD && err != -ETIMEDOUT);
 }
 
 static void fetch_done(struct store_request *req)
@@ -326,7 +327,8 @@ uint64_t fetch_range_locked(struct fetch_set *s, void *owner, struct version *v,
         }
         block_pages missing = block_span(index, at, end) & ~(b->valid | b->fetching);
         if (missing) {
-            uint64_t lo = (index << BLOCK_SHIFT) + ((uint64_t)__builtin_ctz(missing) << BLOCK_PAGE_SHIFT);
+            uint64_t lo =
+                (index << BLOCK_SHIFT) + ((uint64_t)__builtin_ctz(missing) << BLOCK_PAGE_SHIFT);
             if (run.off != run.end && (lo - run.end > FETCH_GAP_MAX ||
                                        index - run.first_block >= FETCH_MAX >> BLOCK_SHIFT))
                 run_end(s, &run, owner, v, kind, todo);

@@ -77,6 +77,8 @@ struct cache_file *cache_file_new(struct cache *c, const char *bucket, const cha
         store_headers_copy(&f->headers, &base->headers);
         if (base->size > 0)
             extents_set(f->map, 0, base->size, EXTENT_BASE, 0);
+        else
+            f->fresh = true;
     } else {
         f->fresh = true;
         f->data_dirty = true;
@@ -321,10 +323,13 @@ void cache_file_suggest_headers(struct cache_file *f, const struct store_headers
 static void set_target_locked(struct cache_file *f, const char *bucket, const char *key,
                               const char *expect)
 {
-    g_autofree char *b = f->bucket, *k = f->key, *e = f->expect;
+    /* The new ones may be the old ones. */
+    char *old[] = {f->bucket, f->key, f->expect};
     f->bucket = g_strdup(bucket);
     f->key = g_strdup(key);
     f->expect = g_strdup(expect);
+    for (unsigned i = 0; i < G_N_ELEMENTS(old); i++)
+        g_free(old[i]);
 }
 
 /* Waits until no commit is under way and, with `local`, no byte lives in a stream's parts only. */
@@ -380,6 +385,23 @@ void cache_file_rebase(struct cache_file *f, const char *bucket, const char *key
     file_base_unref(old);
 }
 
+/* Waits until no commit is under way and, with fetch_base, no byte comes from the base. */
+static int make_local_locked(struct cache_file *f, bool fetch_base, struct cancel *cancel)
+{
+    for (;;) {
+        int r = settle_locked(f, fetch_base, cancel);
+        if (r < 0 || !fetch_base)
+            return r;
+        struct file_base *base = f->base ? file_base_ref(f->base) : NULL;
+        r = writer_fetch_base_locked(f, cancel);
+        /* A flush may have begun meanwhile, and replaced the base. */
+        bool overtaken = f->commit != COMMIT_IDLE || f->base != base;
+        file_base_unref(base);
+        if (!overtaken || (r < 0 && r != -ESTALE))
+            return r;
+    }
+}
+
 int cache_file_orphan(struct cache_file *f, bool fetch_base, struct cancel *cancel)
 {
     struct cancel_watch watch = {.fired = file_wake, .ctx = f};
@@ -387,11 +409,7 @@ int cache_file_orphan(struct cache_file *f, bool fetch_base, struct cancel *canc
     mutex_lock(&f->lock);
     int r = file_enter_locked(f, cancel);
     if (r == 0) {
-        r = settle_locked(f, fetch_base, cancel);
-        if (r == 0 && fetch_base)
-            r = writer_fetch_base_locked(f, cancel);
-        if (r == 0) /* a flush may have begun while the base was fetched */
-            r = settle_locked(f, false, cancel);
+        r = make_local_locked(f, fetch_base, cancel);
         if (r == 0) {
             f->orphan = true;
             f->fresh = false;

@@ -25,7 +25,7 @@ struct cache {
     struct store *store;
     char *dir;
     uint64_t op_timeout_ns;
-    void (*committed)(void *owner, const struct store_object *now);
+    void (*committed)(void *owner, const struct store_object *now, bool same_content);
     struct plan_limits limits;
     struct workq *deliver;    /* completions */
     struct workq *committers; /* commits: they block on the network */
@@ -38,6 +38,7 @@ struct cache {
     struct mutex lock;   /* rank above commit; takes no other */
     struct cond changed; /* lock: events, n_files */
     uint64_t events;     /* lock: rises when space was given back or work has ended */
+    bool squeezing;      /* lock: a thread is in cache_squeeze() */
     unsigned work;       /* lock: commits and streamed parts under way, which will free space */
     unsigned n_files;    /* lock: that are not freed yet */
     GQueue streams;      /* lock: cache_file* that have a stream */
@@ -86,6 +87,7 @@ struct cache_file {
     uint64_t res_off, res_len, res_src; /* … whose bytes go to res_src in staging */
 
     bool fresh;      /* no byte comes from a base: may be streamed */
+    bool spilled;    /* its base was streamed: it is published again when staging is full */
     uint64_t cursor; /* fresh: [0, cursor) was written without gap */
     struct stream *stream;
 
@@ -103,8 +105,9 @@ void cache_work_end(struct cache *c);   /* also an event */
 uint64_t cache_events(struct cache *c, unsigned *ret_work);
 /* Waits until cache_events() is no longer `seen`. 0 or -EINTR. */
 int cache_wait_event(struct cache *c, uint64_t seen, struct cancel *cancel);
-/* Punches what streams of any file have uploaded. Returns bytes given back. No lock held; disk. */
-uint64_t cache_squeeze(struct cache *c);
+/* Gives back the garbage of s, or else, if told so, what streams of any file have uploaded. Returns
+ * the bytes, and makes it an event. No lock held; disk. */
+uint64_t cache_squeeze(struct cache *c, struct staging *s, bool streams);
 
 /* file.c */
 struct cache_file *file_hold(struct cache_file *f); /* life */
@@ -130,7 +133,8 @@ int file_staging_locked(struct cache_file *f, struct staging **ret);
 void file_data_changed_locked(struct cache_file *f);
 
 /* writer.c */
-/* Brings the base's bytes that the map still refers to into staging. Within file_enter. */
+/* Brings the base's bytes that the map still refers to into staging. Within file_enter. -ESTALE also
+ * when a commit replaced the base meanwhile. */
 int writer_fetch_base_locked(struct cache_file *f, struct cancel *cancel);
 
 /* committer.c */
@@ -138,6 +142,8 @@ struct waiter;
 void committer_start_locked(struct cache_file *f);
 /* Asks for a commit of everything up to now; w is told on the deliver queue. h may be NULL. */
 void committer_wait_locked(struct cache_file *f, struct cache_handle *h, struct cache_wait *w);
+/* Only for the end of the commit that is RUNNING. */
+void committer_wait_running_locked(struct cache_file *f, struct cache_wait *w);
 bool committer_unwait_locked(struct cache_file *f, struct cache_wait *w);
 /* The same, waiting. 0, what kept the commit, or -EINTR. */
 int committer_publish_locked(struct cache_file *f, struct cancel *cancel);

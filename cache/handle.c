@@ -18,7 +18,7 @@
 #include "cache/reader.h"
 #include "cache/staging.h"
 
-#define ATTEMPTS 4
+#define ATTEMPTS 16
 
 /* A reader of one base, for as long as a handle or a read uses it. */
 struct view {
@@ -48,6 +48,7 @@ struct read {
     struct cache_wait wait;  /* while it is published */
     unsigned attempts;
     bool waiting, cancelled; /* the file's lock */
+    bool outdated;           /* is to be made again */
     unsigned left;           /* the file's lock: parts not ended, and one for the starter */
     int err;                 /* the file's lock: the first part's that failed */
     unsigned n_parts;
@@ -113,11 +114,13 @@ static void read_start(struct read *rd);
 static void read_reset(struct read *rd)
 {
     mutex_lock(&rd->file->lock);
-    g_autofree struct read_part *parts = rd->parts;
+    struct read_part *parts = rd->parts;
     rd->parts = NULL;
     rd->n_parts = 0;
     rd->err = 0;
+    rd->outdated = false;
     mutex_unlock(&rd->file->lock);
+    g_free(parts);
     staging_unpin(&rd->pin);
     extents_free(rd->map);
     rd->map = NULL;
@@ -143,21 +146,49 @@ static void read_again(void *arg)
     read_start(rd);
 }
 
-/* The version was replaced by a commit of ours: the same bytes are there under the new one. */
+static void read_settled(struct cache_wait *w, int err)
+{
+    struct read *rd = w->ctx;
+    mutex_lock(&rd->file->lock);
+    rd->waiting = false;
+    mutex_unlock(&rd->file->lock);
+    read_again(rd); /* whatever the commit came to: if the base is still gone, it says so */
+}
+
+/* Whether a read that found its version gone is to be made again: a commit of ours has replaced it,
+ * or is about to tell that it did; the same bytes are there under the new one. */
 static bool read_outdated(struct read *rd, int err)
 {
+    struct cache_file *f = rd->file;
     if (err != -ESTALE || ++rd->attempts >= ATTEMPTS)
         return false;
-    mutex_lock(&rd->file->lock);
-    bool yes = rd->file->base != rd->view->base && !rd->cancelled;
-    mutex_unlock(&rd->file->lock);
-    return yes;
+    mutex_lock(&f->lock);
+    bool now = f->base != rd->view->base, soon = !now && f->commit == COMMIT_RUNNING;
+    rd->outdated = !rd->cancelled && (now || soon);
+    mutex_unlock(&f->lock);
+    return rd->outdated;
+}
+
+/* Makes it again, once nobody uses rd any more. */
+static void read_retry(struct read *rd)
+{
+    struct cache_file *f = rd->file;
+    mutex_lock(&f->lock);
+    bool wait = !rd->cancelled && f->base == rd->view->base && f->commit == COMMIT_RUNNING;
+    if (wait) {
+        rd->waiting = true;
+        rd->wait = (struct cache_wait){.done = read_settled, .ctx = rd};
+        committer_wait_running_locked(f, &rd->wait);
+    }
+    mutex_unlock(&f->lock);
+    if (!wait)
+        workq_push(f->cache->deliver, read_again, rd);
 }
 
 static void read_finish(struct read *rd, int err, const struct iovec *iov, int n_iov)
 {
     if (read_outdated(rd, err))
-        workq_push(rd->file->cache->deliver, read_again, rd);
+        read_retry(rd);
     else
         read_end(rd, err, iov, n_iov);
 }
@@ -187,6 +218,18 @@ static void part_started(struct read *rd, struct read_part *part)
     mutex_unlock(&rd->file->lock);
 }
 
+static void pass_finish(struct read *rd)
+{
+    struct cache_file *f = rd->file;
+    if (rd->outdated) {
+        read_retry(rd);
+        return;
+    }
+    read_reset(rd);
+    g_free(rd);
+    file_release(f);
+}
+
 /* The whole answer, as it is. The starter's share of `left` keeps the read until reader_read() has
  * returned; so an inline answer is given from here, and the last one to leave frees. */
 static void pass_done(struct reader_op *op, int err, const struct iovec *iov, int n_iov)
@@ -197,22 +240,10 @@ static void pass_done(struct reader_op *op, int err, const struct iovec *iov, in
     mutex_lock(&f->lock);
     part->state = PART_ENDED;
     mutex_unlock(&f->lock);
-    bool again = read_outdated(rd, err);
-    if (!again)
+    if (!read_outdated(rd, err))
         rd->r->done(rd->r, err, iov, n_iov);
-    mutex_lock(&f->lock);
-    rd->err = again ? -EAGAIN : 0;
-    bool last = --rd->left == 0;
-    mutex_unlock(&f->lock);
-    if (!last)
-        return;
-    if (again) {
-        workq_push(f->cache->deliver, read_again, rd);
-        return;
-    }
-    read_reset(rd);
-    g_free(rd);
-    file_release(f);
+    if (read_leave(rd, NULL, 0))
+        pass_finish(rd);
 }
 
 static void read_pass(struct read *rd)
@@ -226,15 +257,8 @@ static void read_pass(struct read *rd)
     mutex_unlock(&f->lock);
     reader_read(rd->view->reader, &part->op);
     part_started(rd, part);
-    if (!read_leave(rd, NULL, 0))
-        return;
-    if (rd->err == -EAGAIN) {
-        workq_push(f->cache->deliver, read_again, rd);
-        return;
-    }
-    read_reset(rd);
-    g_free(rd);
-    file_release(f);
+    if (read_leave(rd, NULL, 0))
+        pass_finish(rd);
 }
 
 static void parts_finish(struct read *rd)

@@ -222,8 +222,8 @@ static void upcall_woken(void *ctx, struct block_wait *list, int err, struct fet
     for (struct read_op *st = again, *next; st; st = next) {
         next = st->next;
         st->again = false;
-        fetch_range_locked(e->fetches, st->owner, st->version, st->off, st->end,
-                           FETCH_DEMAND, todo);
+        fetch_range_locked(e->fetches, st->owner, st->version, st->off, st->end, FETCH_DEMAND,
+                           todo);
     }
     queue_poke_locked(e);
 }
@@ -285,7 +285,8 @@ static void upcall_complete(void *ctx, struct read_op *ready)
     struct read_engine *e = ctx;
     struct workq *q = e->deliver;
     for (struct read_op *st = ready, *next; st; st = next) {
-        next = st->next; /* read first: the operation is gone after the push, and the cache may be after the last */
+        next = st->next; /* read first: the operation is gone after the push, and the cache may be
+                            after the last */
         workq_push(q, deliver, st);
     }
 }

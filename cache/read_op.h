@@ -26,8 +26,8 @@ struct read_engine {
     struct fetch_set *fetches;
     struct read_op *queue, **queue_tail; /* lock, as all below */
     bool kicking;                        /* a job that serves the queue is on its way */
-    unsigned busy;                       /* those who run on behalf of the engine without the lock */
-    struct cond idle;                    /* busy fell to 0 */
+    unsigned busy;    /* those who run on behalf of the engine without the lock */
+    struct cond idle; /* busy fell to 0 */
     uint64_t hits, misses, bytes_served;
 };
 
@@ -39,8 +39,10 @@ struct read_engine_params {
                      uint64_t bytes, uint64_t first_ns, uint64_t total_ns);
 };
 
-int read_engine_init(struct read_engine *e, const struct read_engine_params *p); /* 0, -ENOMEM, -EINVAL */
-void read_engine_fini(struct read_engine *e); /* waits for what is under way; nobody starts anything new */
+int read_engine_init(struct read_engine *e,
+                     const struct read_engine_params *p); /* 0, -ENOMEM, -EINVAL */
+void read_engine_fini(
+    struct read_engine *e); /* waits for what is under way; nobody starts anything new */
 /* Ends a busy section; the engine may be gone afterwards. */
 void read_engine_leave_unlock(struct read_engine *e);
 
@@ -49,11 +51,13 @@ struct read_slot {
     struct block *block;    /* pinned once the operation is admitted */
 };
 
-/* A read of [off, end) of v for `owner`, who lives until it is READY. op NULL: read_op_wait(). Nothing starts yet. */
+/* A read of [off, end) of v for `owner`, who lives until it is READY. op NULL: read_op_wait().
+ * Nothing starts yet. */
 struct read_op *read_op_new(struct read_engine *e, void *owner, struct version *v,
                             struct reader_op *op, uint64_t off, uint64_t end);
-/* Sets it going; busy is raised for it. GETs that end with the operation go on to `ahead` (0: not): returns how far,
- * or 0 if there was none. Once unlocked, an operation with an op may be over and gone. */
+/* Sets it going; busy is raised for it. GETs that end with the operation go on to `ahead` (0: not):
+ * returns how far, or 0 if there was none. Once unlocked, an operation with an op may be over and
+ * gone. */
 uint64_t read_op_start_locked(struct read_op *st, uint64_t ahead, struct fetch_todo *todo);
 /* Makes it READY with -EINTR unless it is. */
 void read_op_cancel_locked(struct read_op *st, struct fetch_todo *todo);
@@ -65,5 +69,7 @@ unsigned read_op_iov(struct read_op *st, struct iovec *iov);
 void read_op_finish(struct read_op *st);
 
 /* The same for slots that someone pinned himself. */
-unsigned read_slots_iov(const struct read_slot *slots, unsigned n, uint64_t off, uint64_t end, struct iovec *iov);
-void read_slots_release_unlock(struct read_engine *e, const struct read_slot *slots, unsigned n, uint64_t served);
+unsigned read_slots_iov(const struct read_slot *slots, unsigned n, uint64_t off, uint64_t end,
+                        struct iovec *iov);
+void read_slots_release_unlock(struct read_engine *e, const struct read_slot *slots, unsigned n,
+                               uint64_t served);

@@ -18,12 +18,12 @@
 #define ALIGN (128 * KIB)
 #define GET_MAX (8 * MIB)
 #define WINDOW_FIRST (256 * KIB)
-#define RATE_SPAN_NS UINT64_C(20000000)        /* one sample of the rate takes at least so long */
-#define RATE_IDLE_NS UINT64_C(1000000000)      /* a longer pause says nothing about the rate */
-#define MEASURE_LIFE_NS UINT64_C(10000000000)  /* then minima start anew */
-#define SKIPS_MAX 4    /* reads beyond a gap that nobody fills, after which it is left behind */
+#define RATE_SPAN_NS UINT64_C(20000000)       /* one sample of the rate takes at least so long */
+#define RATE_IDLE_NS UINT64_C(1000000000)     /* a longer pause says nothing about the rate */
+#define MEASURE_LIFE_NS UINT64_C(10000000000) /* then minima start anew */
+#define SKIPS_MAX 4      /* reads beyond a gap that nobody fills, after which it is left behind */
 #define SCATTERED_MAX 16 /* the same for a stream whose reads there have gaps between them, too */
-#define SETTLED 4      /* reads in order that make a new place the one that matters */
+#define SETTLED 4        /* reads in order that make a new place the one that matters */
 
 static inline uint64_t min64(uint64_t a, uint64_t b)
 {
@@ -142,7 +142,8 @@ static void plan_drop(struct readahead *ra, struct readahead_cursor *c, struct r
         bool shared = false; /* another cursor reads just there */
         for (unsigned i = 0; i < READAHEAD_CURSORS; i++) {
             const struct readahead_cursor *o = &ra->cursors[i];
-            shared |= o != c && o->used && o->start < c->ahead && o->frontier + o->window > c->frontier;
+            shared |=
+                o != c && o->used && o->start < c->ahead && o->frontier + o->window > c->frontier;
         }
         if (!shared)
             plan->drop[plan->n_drop++] = (struct readahead_range){c->frontier, c->ahead};
@@ -231,8 +232,8 @@ static void cursor_beyond(struct readahead *ra, struct readahead_cursor *c, uint
     c->ahead = ahead;
 }
 
-static void cursor_move(struct readahead *ra, struct readahead_cursor *c, enum match m, uint64_t off,
-                        uint64_t end)
+static void cursor_move(struct readahead *ra, struct readahead_cursor *c, enum match m,
+                        uint64_t off, uint64_t end)
 {
     switch (m) {
     case MATCH_NEXT:
@@ -294,7 +295,8 @@ static void plan_fetch(const struct readahead *ra, struct readahead_cursor *c,
     while (lo < want && plan->n_fetch < READAHEAD_FETCHES) {
         uint64_t end = (lo + get) / ALIGN * ALIGN;
         if (end > want) {
-            /* Less than a whole GET: worth it at the end of the object, or when nothing is under way. */
+            /* Less than a whole GET: worth it at the end of the object, or when nothing is under
+             * way. */
             if (want < ra->size && (!dry || plan->n_fetch))
                 break;
             end = min64((want + ALIGN - 1) / ALIGN * ALIGN, ra->size);
@@ -309,7 +311,8 @@ static void plan_fetch(const struct readahead *ra, struct readahead_cursor *c,
 }
 
 /* Those that were not read from since c began are places left behind, once c goes on and on. */
-static void drop_rivals(struct readahead *ra, struct readahead_cursor *c, struct readahead_plan *plan)
+static void drop_rivals(struct readahead *ra, struct readahead_cursor *c,
+                        struct readahead_plan *plan)
 {
     if (c->advances != SETTLED)
         return;

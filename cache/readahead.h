@@ -16,8 +16,8 @@
 #define READAHEAD_CURSORS 4
 #define READAHEAD_PENDING 8
 #define READAHEAD_FETCHES 16
-#define READAHEAD_SLACK (UINT64_C(1) << 20)      /* bytes out of order that still count as in order */
-#define READAHEAD_WINDOW_MAX (UINT64_C(64) << 20) /* bytes */
+#define READAHEAD_SLACK (UINT64_C(1) << 20) /* bytes out of order that still count as in order */
+#define READAHEAD_WINDOW_MAX (UINT64_C(64) << 20)    /* bytes */
 #define READAHEAD_WINDOW_STEADY (UINT64_C(16) << 20) /* bytes: reached without any measurement */
 
 struct readahead_range {

@@ -18,7 +18,8 @@
 #include "cache/read_op.h"
 #include "cache/readahead.h"
 
-#define CANCEL_LEFT_MIN (UINT64_C(512) << 10) /* a GET with less to go is cheaper to end than its connection */
+#define CANCEL_LEFT_MIN                                                                            \
+    (UINT64_C(512) << 10) /* a GET with less to go is cheaper to end than its connection */
 
 struct read_cache {
     struct read_engine e; /* first: upcalls get it */
@@ -166,7 +167,8 @@ static void ahead_locked(struct reader *r, const struct readahead_plan *plan, un
         const struct readahead_range *f = &plan->fetch[i];
         uint64_t reached = f->off;
         if (!rc->e.queue)
-            reached = fetch_range_locked(rc->e.fetches, r, r->version, f->off, f->end, FETCH_AHEAD, todo);
+            reached =
+                fetch_range_locked(rc->e.fetches, r, r->version, f->off, f->end, FETCH_AHEAD, todo);
         if (reached < f->end) {
             readahead_denied(&r->ra, plan->cursor, reached);
             return;

@@ -34,8 +34,8 @@ static void reclaim(struct cache *c, struct staging *s)
 {
     if (!s)
         return;
-    if (staging_wants_reclaim(s) && staging_reclaim(s) > 0)
-        cache_event(c);
+    if (staging_wants_reclaim(s))
+        cache_squeeze(c, s, false);
 }
 
 /* Staging is full, and was at event `seen`. 0 when it may be tried again. */
@@ -43,15 +43,10 @@ static int make_room_locked(struct cache_file *f, uint64_t seen, struct cancel *
 {
     struct cache *c = f->cache;
     struct staging *s = f->staging;
-    stream_punch_locked(f);
-    mutex_unlock(&f->lock);
-    uint64_t given = staging_reclaim(s); /* stays: the file is entered */
-    if (given > 0)
-        cache_event(c);
-    else
-        given = cache_squeeze(c);
     unsigned work;
-    bool again = given > 0 || cache_events(c, &work) != seen;
+    mutex_unlock(&f->lock);
+    cache_squeeze(c, s, true); /* s stays: the file is entered */
+    bool again = cache_events(c, &work) != seen;
     mutex_lock(&f->lock);
     if (again)
         return 0;
@@ -64,6 +59,9 @@ static int make_room_locked(struct cache_file *f, uint64_t seen, struct cancel *
     /* Nothing under way will free any. Perhaps the part in the making can go early. */
     if (stream_cut_short_locked(f))
         return 0;
+    /* A file of this size that somebody wanted published while it was written goes on that way. */
+    if (f->spilled && file_dirty_locked(f))
+        return committer_publish_locked(f, cancel);
     return stream_error(f->stream) ? stream_error(f->stream) : -ENOSPC;
 }
 
@@ -174,6 +172,7 @@ static void truncate_to_locked(struct cache_file *f, uint64_t size)
         return;
     f->emptied_gen = f->gen;
     f->fresh = !f->orphan;
+    f->spilled = false;
     if (f->commit != COMMIT_RUNNING) /* else it is the commit's, which ends it */
         stream_detach_locked(f, false);
 }
@@ -223,8 +222,9 @@ static bool next_base_locked(struct cache_file *f, uint64_t off, struct extent *
     return false;
 }
 
-static int fetch_piece_locked(struct cache_file *f, struct reader *reader, char *buf, uint64_t off,
-                              size_t n, struct cancel *cancel)
+static int fetch_piece_locked(struct cache_file *f, const struct file_base *base,
+                              struct reader *reader, char *buf, uint64_t off, size_t n,
+                              struct cancel *cancel)
 {
     mutex_unlock(&f->lock);
     ssize_t got = reader_pread(reader, buf, n, off, cancel);
@@ -238,7 +238,13 @@ static int fetch_piece_locked(struct cache_file *f, struct reader *reader, char 
         int r = reserve_locked(f, seen, n, cancel, &src);
         if (r == -EAGAIN)
             continue;
-        return r < 0 ? r : fill_locked(f, off, src, buf, n);
+        if (r < 0)
+            return r;
+        if (f->base != base) { /* the reader's bytes may not be the content any more */
+            staging_drop(f->staging, src, n);
+            return -ESTALE;
+        }
+        return fill_locked(f, off, src, buf, n);
     }
 }
 
@@ -255,7 +261,7 @@ int writer_fetch_base_locked(struct cache_file *f, struct cancel *cancel)
     int r = 0;
     for (uint64_t off = 0; r == 0 && next_base_locked(f, off, &x);) {
         size_t n = (size_t)MIN(x.len, FETCH_CHUNK);
-        r = fetch_piece_locked(f, reader, buf, x.off, n, cancel);
+        r = fetch_piece_locked(f, base, reader, buf, x.off, n, cancel);
         off = x.off + n;
     }
     mutex_unlock(&f->lock);

@@ -189,6 +189,19 @@ static char *fact_cell(const struct query_row *row, const char *name)
     return video_fact(row->video, name, &text) < 0 ? g_strdup("-") : cell(text);
 }
 
+static char *size_cell(uint64_t size)
+{
+    static const char *const units[] = {"KiB", "MiB", "GiB", "TiB"};
+    double v = (double)size / 1024;
+    size_t u = 0;
+
+    if (size < 1024)
+        return g_strdup_printf("%d B", (int)size);
+    for (; v >= 1024 && u + 1 < G_N_ELEMENTS(units); u++)
+        v /= 1024;
+    return g_strdup_printf("%.1f %s", v, units[u]);
+}
+
 static void table_row(struct query *q, const struct query_row *row)
 {
     char **cells = g_new0(char *, COLUMNS);
@@ -203,7 +216,7 @@ static void table_row(struct query *q, const struct query_row *row)
     cells[COLUMN_PIXELS] =
         v->width > 0 ? g_strdup_printf("%dx%d", v->width, v->height) : g_strdup("-");
     cells[COLUMN_FPS] = fact_cell(row, "frame_rate");
-    cells[COLUMN_SIZE] = g_format_size_full(row->size, G_FORMAT_SIZE_IEC_UNITS);
+    cells[COLUMN_SIZE] = size_cell(row->size);
     cells[COLUMN_UUID] = fact_cell(row, "uuid");
     g_ptr_array_add(q->rows, cells);
 }

@@ -15,6 +15,7 @@
 #include "fs/cli.h"
 #include "fs/control.h"
 #include "fs/mount.h"
+#include "fs/mountinfo.h"
 
 /* How long a daemon may take to end after its file system is gone: its work is done by then. */
 #define END_TIMEOUT_MS 60000
@@ -61,6 +62,49 @@ static int unmount(const char *mountpoint, bool lazy)
     return errno == EPERM ? umount_by_fusermount(mountpoint, lazy) : -errno;
 }
 
+/* ---- other mount namespaces ---- */
+
+static bool mounts_privately(const char *pid, const char *dev)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%s/mountinfo", pid), *text = NULL;
+
+    if (!g_file_get_contents(path, &text, NULL, NULL))
+        return false;
+    g_autoptr(GPtrArray) list = mountinfo_list(text);
+    for (guint i = 0; i < list->len; i++) {
+        const struct mountinfo *m = list->pdata[i];
+        if (strcmp(m->dev, dev) == 0 && !m->propagates)
+            return true;
+    }
+    return false;
+}
+
+/* A process in another mount namespace (a container) that has this file system mounted as a mount
+ * of its own, which the kernel would let go on after ours is gone. NULL if none is seen. */
+static char *find_container(const char *mountpoint)
+{
+    g_autoptr(GPtrArray) list = mountinfo_list(NULL);
+    g_autoptr(GHashTable) seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    const struct mountinfo *m = mountinfo_find(list, mountpoint);
+    g_autoptr(GDir) proc = g_dir_open("/proc", 0, NULL);
+    char *own = g_file_read_link("/proc/self/ns/mnt", NULL);
+
+    if (!m || !proc || !own) {
+        g_free(own);
+        return NULL;
+    }
+    g_hash_table_add(seen, own);
+    for (const char *pid; (pid = g_dir_read_name(proc));) {
+        if (!g_ascii_isdigit(*pid))
+            continue;
+        g_autofree char *path = g_strdup_printf("/proc/%s/ns/mnt", pid);
+        char *ns = g_file_read_link(path, NULL);
+        if (ns && g_hash_table_add(seen, ns) && mounts_privately(pid, m->dev))
+            return g_strdup(pid);
+    }
+    return NULL;
+}
+
 static int open_process(const char *mountpoint)
 {
     pid_t pid;
@@ -100,30 +144,48 @@ static int umount_exit(const char *mountpoint, int r)
     }
 }
 
+static int check_containers(const char *mountpoint)
+{
+    g_autofree char *pid = find_container(mountpoint);
+
+    if (!pid)
+        return 0;
+    log_error("%s is busy: a container, or another mount namespace, has it (process %s); nothing "
+              "was changed",
+              mountpoint, pid);
+    return -EBUSY;
+}
+
+/* Everything is in the bucket, and nobody is seen who would keep the file system: CLI_OK, or an
+ * exit code, said why. */
+static int prepare(const char *mountpoint, bool lazy)
+{
+    int r = drain(mountpoint);
+
+    if (r == -ENOENT) {
+        log_warning("%s: no daemon answers; unmounting all the same", mountpoint);
+    } else if (r < 0) {
+        log_error("%s stays mounted: not everything could be brought into the bucket", mountpoint);
+        return cli_control_exit(mountpoint, r);
+    }
+    return lazy || check_containers(mountpoint) == 0 ? CLI_OK : CLI_MOUNTPOINT;
+}
+
 static int umount_run(const char *mountpoint, bool lazy)
 {
     bool dead = mount_state(mountpoint) == 2;
     int process = dead ? -1 : open_process(mountpoint);
+    int code = dead ? CLI_OK : prepare(mountpoint, lazy);
 
-    if (!dead) {
-        int r = drain(mountpoint);
-        if (r == -ENOENT)
-            log_warning("%s: no daemon answers; unmounting all the same", mountpoint);
-        else if (r < 0) {
-            log_error("%s stays mounted: not everything could be brought into the bucket",
-                      mountpoint);
-            if (process >= 0)
-                close(process);
-            return cli_control_exit(mountpoint, r);
-        }
-    }
-    int r = unmount(mountpoint, lazy);
-    if (process >= 0) {
-        if (r == 0 && !lazy)
+    if (code == CLI_OK) {
+        int r = unmount(mountpoint, lazy);
+        if (r == 0 && process >= 0 && !lazy)
             wait_for_end(mountpoint, process);
-        close(process);
+        code = umount_exit(mountpoint, r);
     }
-    return umount_exit(mountpoint, r);
+    if (process >= 0)
+        close(process);
+    return code;
 }
 
 int cli_umount(int argc, char **argv)

@@ -11,9 +11,11 @@
 #include "fs/config.h"
 
 struct cache;
+struct cancel;
 struct catalog;
 struct fuse_session;
 struct inode_table;
+struct opened_list;
 struct store;
 struct workq;
 
@@ -26,6 +28,9 @@ struct fs {
     struct inode_table *inodes;
     struct fuse_session *session;
     struct workq *probes;  /* background probing of videos we wrote; NULL when off */
+    struct workq *behind;  /* changes of names whose caller may stop waiting */
+    struct cancel *ending; /* fired when the mount ends: what runs in the background stops */
+    struct opened_list *handles, *dir_handles, *parked;
     char *probe_helper;    /* path of mlopsfs-probe; NULL when off */
     char *catalog_path;
     struct attr_defaults defaults;

@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "fs/control.h"
 #include "fs/mountinfo.h"
+#include "fs/opened.h"
 #include "fs/ops.h"
 #include "fs/stack.h"
 #include "fs/status.h"
@@ -226,6 +227,7 @@ static int serve(struct mount *m)
             (void)control_new(m->config->mountpoint, status_handle, &m->fs, &control);
             code = loop(se) < 0 ? EXIT_OTHER : 0;
             fuse_session_unmount(se);
+            opened_cancel_all(m->fs.parked); /* they reply to the session */
             control_free(control);
         }
         fuse_remove_signal_handlers(se);

@@ -13,6 +13,7 @@ static void mountinfo_free(void *arg)
 
     g_free(m->mountpoint);
     g_free(m->source);
+    g_free(m->dev);
     g_free(m);
 }
 
@@ -45,6 +46,9 @@ static struct mountinfo *parse_line(const char *line)
         return NULL;
     struct mountinfo *m = g_new0(struct mountinfo, 1);
     m->mountpoint = unescape(w[4]);
+    m->dev = g_strdup(w[2]);
+    for (guint i = 6; i < dash; i++)
+        m->propagates |= g_str_has_prefix(w[i], "shared:") || g_str_has_prefix(w[i], "master:");
     m->source = unescape(w[dash + 2]);
     const char *uid = strstr(w[dash + 3], "user_id=");
     m->uid = uid ? (uid_t)strtoul(uid + strlen("user_id="), NULL, 10) : 0;

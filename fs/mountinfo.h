@@ -4,11 +4,14 @@
  */
 #pragma once
 #include <glib.h>
+#include <stdbool.h>
 #include <sys/types.h>
 
 struct mountinfo {
     char *mountpoint, *source;
+    char *dev; /* "major:minor" */
     uid_t uid; /* who mounted it */
+    bool propagates; /* an unmount elsewhere may reach this mount (shared or slave) */
 };
 
 /* Every mount of type fuse.mlopsfs that this process sees, in order of mounting: struct mountinfo*, frees its elements.

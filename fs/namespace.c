@@ -498,15 +498,20 @@ void ns_push_attr(struct inode *i, struct cache_file *f)
     store_headers_clear(&h);
 }
 
-void ns_committed(void *owner, const struct store_object *now)
+void ns_committed(void *owner, const struct store_object *now, bool same_content)
 {
     struct inode *i = owner;
-    struct fs *fs = inode_fs(i);
-    g_autofree char *bucket = NULL, *key = NULL, *name = NULL;
+    g_autofree char *bucket = NULL, *key = NULL, *name = NULL, *old_etag = NULL;
     _cleanup_inode_ struct inode *parent = NULL;
+    struct fs *fs;
+
+    if (!i)
+        return; /* a copy that has no inode */
+    fs = inode_fs(i);
 
     mutex_lock(&i->lock);
     struct attr newer = i->attr;
+    old_etag = g_strdup(i->etag);
     bool pending = i->file && cache_file_dirty(i->file);
 
     take_object_locked(fs, i, now, clock_mono_ns());
@@ -516,8 +521,11 @@ void ns_committed(void *owner, const struct store_object *now)
         i->times_set = false;
     i->changes++;
     mutex_unlock(&i->lock);
-    if (inode_key(i, &bucket, &key) == 0 && bucket)
+    if (inode_key(i, &bucket, &key) == 0 && bucket) {
+        if (same_content && old_etag)
+            (void)catalog_version_moved(fs->catalog, bucket, key, old_etag, now->etag);
         (void)catalog_attrs_put(fs->catalog, bucket, key, now);
+    }
     if (inode_parent(i, &parent, &name))
         ns_note(parent, name, i);
     video_written(fs, i);

@@ -50,7 +50,7 @@ void ns_written(struct inode *i);
 /* Before a flush: what the inode's attributes say becomes part of the commit of written data. */
 void ns_push_attr(struct inode *i, struct cache_file *f);
 /* A commit of ours made `now` this inode's version: cache_params.committed. owner is the inode. */
-void ns_committed(void *owner, const struct store_object *now);
+void ns_committed(void *owner, const struct store_object *now, bool same_content);
 
 /* A directory is about to lose its last known entry: makes its marker if it has none, so that it does not vanish. */
 int ns_keep_directory(struct fs *fs, struct inode *dir, const char *losing_key, struct cancel *cancel);

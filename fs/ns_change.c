@@ -85,7 +85,6 @@ static int put_small(struct fs *fs, const char *bucket, const char *key, const c
                      bool exclusive, struct cancel *cancel, struct store_object *ret)
 {
     g_autofree char *copy = g_strdup(body);
-    struct store_caps caps;
     _cleanup_request_ struct store_request q = {
         .verb = STORE_PUT,
         .prio = STORE_PRIO_META,
@@ -93,13 +92,11 @@ static int put_small(struct fs *fs, const char *bucket, const char *key, const c
         .key = key,
         .source = {read_body, copy, strlen(body)},
         .headers = h,
+        .if_none_match = exclusive, /* a server that knows no conditions ignores it, or says that it does not */
     };
-    int r;
+    int r = store_run(fs->store, &q, cancel);
 
-    store_get_caps(fs->store, &caps);
-    q.if_none_match = exclusive && caps.put_if;
-    r = store_run(fs->store, &q, cancel);
-    if (r < 0 && q.res.cls == STORE_CLASS_AMBIGUOUS) { /* the same small object again does no harm */
+    if (r == -EOPNOTSUPP || (r < 0 && q.res.cls == STORE_CLASS_AMBIGUOUS)) { /* the same small object again does no harm */
         store_result_clear(&q.res);
         q.if_none_match = false;
         r = store_run(fs->store, &q, cancel);
@@ -312,6 +309,17 @@ int ns_orphan(struct inode *i, struct cancel *cancel)
     return r;
 }
 
+void ns_abandon(struct inode *i)
+{
+    bool file;
+
+    mutex_lock(&i->lock);
+    file = i->file != NULL;
+    mutex_unlock(&i->lock);
+    if (file)
+        inode_detach(i);
+}
+
 void ns_mark_unlinked(struct inode *i)
 {
     bool file;
@@ -352,8 +360,10 @@ int ns_unlink(struct fs *fs, struct inode *dir, const char *name, struct cancel 
     r = ns_keep_directory(fs, dir, key, cancel);
     if (r == 0 && in_bucket)
         r = ns_delete_object(fs, bucket, key, cancel);
-    if (r < 0)
+    if (r < 0) {
+        ns_abandon(i);
         return r;
+    }
     ns_mark_unlinked(i);
     ns_note(dir, name, NULL);
     ns_touch_dir(dir);

@@ -10,6 +10,8 @@ int ns_delete_object(struct fs *fs, const char *bucket, const char *key, struct 
 /* The inode's name is about to go: nothing uncommitted of it may come back; open handles go on reading,
  * from staging, where that has room for what they need. */
 int ns_orphan(struct inode *i, struct cancel *cancel);
+/* After ns_orphan(), the name stayed after all: who has the file open keeps it so; the name is looked up anew. */
+void ns_abandon(struct inode *i);
 /* The name is gone: detaches, and lets go of a file that only its uncommitted data kept. */
 void ns_mark_unlinked(struct inode *i);
 /* -ENOTEMPTY when the bucket, or we, have anything below dir but its own marker. */

@@ -5,8 +5,9 @@
  * whole under one of the names. A directory moves by copying every key below it, then deleting the
  * old ones; a failure before that deletes the copies instead.
  *
- * The kernel holds both parents' locks meanwhile; files below a moving directory may still be
- * written, so each is brought over one by one after the copies.
+ * Once begun, a rename runs to its end, on the `behind` queue: a caller that is interrupted only stops
+ * waiting. The kernel holds both parents' locks while it waits; files below a moving directory may be
+ * written meanwhile, so each is brought over one by one after the copies.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -17,6 +18,7 @@
 #include "cache/cache.h"
 #include "catalog/catalog.h"
 #include "fs/batch.h"
+#include "fs/behind.h"
 #include "fs/listing.h"
 #include "fs/ns_private.h"
 
@@ -25,19 +27,19 @@
 /* ---- one file ---- */
 
 /* Deletes the old name of what now has a new one. */
-static int drop_old(struct fs *fs, struct inode *dir, const char *bucket, const char *key, struct cancel *cancel)
+static int drop_old(struct fs *fs, struct inode *dir, const char *bucket, const char *key)
 {
-    int r = ns_keep_directory(fs, dir, key, cancel);
+    int r = ns_keep_directory(fs, dir, key, NULL);
 
     if (r == 0)
-        r = ns_delete_object(fs, bucket, key, cancel);
+        r = ns_delete_object(fs, bucket, key, NULL);
     if (r < 0)
         log_error_errno(r, "rename: s3://%s/%s has its new name, but the old one could not be deleted", bucket, key);
     return r;
 }
 
 static int move_file(struct fs *fs, struct inode *i, struct inode *dir, const char *bucket, const char *key,
-                     const char *to_bucket, const char *to_key, const char *expect, struct cancel *cancel)
+                     const char *to_bucket, const char *to_key, const char *expect)
 {
     g_autofree char *old_etag = NULL;
     struct cache_file *f;
@@ -49,20 +51,20 @@ static int move_file(struct fs *fs, struct inode *i, struct inode *dir, const ch
     old_etag = g_strdup(i->etag);
     mutex_unlock(&i->lock);
     ns_push_attr(i, f);
-    r = cache_file_retarget(f, to_bucket, to_key, expect, cancel);
+    r = cache_file_retarget(f, to_bucket, to_key, expect, NULL);
     if (r == 0) {
-        r = cache_file_flush(f, cancel);
+        r = cache_file_flush(f, NULL);
         if (r < 0)
             (void)cache_file_retarget(f, bucket, key, old_etag, NULL);
     }
     ns_file_put(i);
     if (r == 0 && old_etag)
-        r = drop_old(fs, dir, bucket, key, cancel);
+        r = drop_old(fs, dir, bucket, key);
     return r;
 }
 
-static int rename_file(struct fs *fs, struct inode *i, struct inode *dir, const char *name, struct inode *to_dir,
-                       const char *to_name, struct inode *over, struct cancel *cancel)
+static int rename_file(struct fs *fs, struct inode *i, struct inode *dir, struct inode *to_dir,
+                       const char *to_name, struct inode *over)
 {
     g_autofree char *bucket = NULL, *key = NULL, *to_bucket = NULL, *to_key = NULL, *expect = NULL;
     int r = inode_key(i, &bucket, &key);
@@ -70,13 +72,15 @@ static int rename_file(struct fs *fs, struct inode *i, struct inode *dir, const 
     if (r == 0)
         r = inode_child_key(to_dir, to_name, false, &to_bucket, &to_key);
     if (r == 0 && over) {
-        r = ns_orphan(over, cancel);
+        r = ns_orphan(over, NULL);
         mutex_lock(&over->lock);
         expect = g_strdup(over->etag);
         mutex_unlock(&over->lock);
     }
     if (r == 0)
-        r = move_file(fs, i, dir, bucket, key, to_bucket, to_key, expect, cancel);
+        r = move_file(fs, i, dir, bucket, key, to_bucket, to_key, expect);
+    if (r < 0 && over)
+        ns_abandon(over);
     if (r < 0)
         return r;
     if (over)
@@ -104,14 +108,14 @@ static void moved_free(gpointer p)
 }
 
 /* Everything in bucket below prefix, as moves to to_prefix. -EXDEV past the limit: mv(1) then copies file by file. */
-static int list_moves(struct fs *fs, const char *bucket, const char *prefix, const char *to_prefix, struct cancel *cancel, GPtrArray *to)
+static int list_moves(struct fs *fs, const char *bucket, const char *prefix, const char *to_prefix, GPtrArray *to)
 {
     g_autofree char *token = NULL;
 
     do {
         _cleanup_request_ struct store_request q = {
             .verb = STORE_LIST, .prio = STORE_PRIO_META, .bucket = bucket, .prefix = prefix, .token = token};
-        int r = store_run(fs->store, &q, cancel);
+        int r = store_run(fs->store, &q, NULL);
 
         if (r < 0)
             return r;
@@ -139,23 +143,23 @@ static int list_moves(struct fs *fs, const char *bucket, const char *prefix, con
 }
 
 /* Past what one COPY takes: the committer knows how to copy in parts. */
-static int copy_big(struct fs *fs, const char *bucket, const char *to_bucket, struct moved *m, struct cancel *cancel)
+static int copy_big(struct fs *fs, const char *bucket, const char *to_bucket, struct moved *m)
 {
     _cleanup_request_ struct store_request q = {.verb = STORE_HEAD, .prio = STORE_PRIO_META, .bucket = bucket, .key = m->from};
     struct cache_file *f;
-    int r = store_run(fs->store, &q, cancel);
+    int r = store_run(fs->store, &q, NULL);
 
     if (r < 0)
         return r;
     f = cache_file_new(fs->cache, bucket, m->from, &q.res.object, NULL);
-    r = cache_file_retarget(f, to_bucket, m->to, NULL, cancel);
+    r = cache_file_retarget(f, to_bucket, m->to, NULL, NULL);
     if (r == 0)
-        r = cache_file_flush(f, cancel);
+        r = cache_file_flush(f, NULL);
     cache_file_unref(f);
     return r;
 }
 
-static int copy_all(struct fs *fs, const char *bucket, const char *to_bucket, GPtrArray *moves, struct cancel *cancel)
+static int copy_all(struct fs *fs, const char *bucket, const char *to_bucket, GPtrArray *moves)
 {
     g_autofree struct store_request *q = g_new0(struct store_request, moves->len ? moves->len : 1);
     g_autoptr(GPtrArray) small = g_ptr_array_new();
@@ -165,7 +169,7 @@ static int copy_all(struct fs *fs, const char *bucket, const char *to_bucket, GP
         struct moved *m = moves->pdata[n];
 
         if (m->size > STORE_PART_MAX) {
-            r = copy_big(fs, bucket, to_bucket, m, cancel);
+            r = copy_big(fs, bucket, to_bucket, m);
             if (r == 0)
                 m->new_etag = g_strdup(""); /* asked for when needed */
             continue;
@@ -180,7 +184,7 @@ static int copy_all(struct fs *fs, const char *bucket, const char *to_bucket, GP
         g_ptr_array_add(small, m);
     }
     if (r == 0)
-        r = batch_run(fs->store, q, small->len, COPIES_AT_ONCE, true, cancel);
+        r = batch_run(fs->store, q, small->len, COPIES_AT_ONCE, true, NULL);
     for (guint n = 0; n < small->len; n++) {
         if (q[n].res.err == 0 && q[n].res.object.etag)
             ((struct moved *)small->pdata[n])->new_etag = g_strdup(q[n].res.object.etag);
@@ -216,7 +220,7 @@ static int delete_side(struct fs *fs, const char *bucket, GPtrArray *moves, bool
     return r;
 }
 
-static int flush_below(struct inode *dir, struct cancel *cancel)
+static int flush_below(struct inode *dir)
 {
     g_autoptr(GPtrArray) below = inode_children(dir, true);
     int r = 0;
@@ -231,7 +235,7 @@ static int flush_below(struct inode *dir, struct cancel *cancel)
         mutex_unlock(&i->lock);
         if (f && cache_file_dirty(f)) {
             ns_push_attr(i, f);
-            r = cache_file_flush(f, cancel);
+            r = cache_file_flush(f, NULL);
         }
         if (f)
             cache_file_unref(f);
@@ -240,7 +244,7 @@ static int flush_below(struct inode *dir, struct cancel *cancel)
 }
 
 /* After the copies: an inode below the moved directory gets its new version, and its file its new key. */
-static int adopt_moved(struct inode *i, GHashTable *by_key, struct cancel *cancel)
+static int adopt_moved(struct inode *i, GHashTable *by_key)
 {
     g_autofree char *bucket = NULL, *key = NULL, *etag = NULL;
     struct cache_file *f = NULL;
@@ -268,14 +272,14 @@ static int adopt_moved(struct inode *i, GHashTable *by_key, struct cancel *cance
     if (!f)
         return 0;
     if (!m || cache_file_dirty(f)) /* written to meanwhile, or new: its next commit goes to the new key */
-        r = cache_file_retarget(f, bucket, key, m ? etag : NULL, cancel);
+        r = cache_file_retarget(f, bucket, key, m ? etag : NULL, NULL);
     else
         cache_file_rebase(f, bucket, key, &now);
     cache_file_unref(f);
     return r;
 }
 
-static int adopt_all(struct inode *dir, GPtrArray *moves, struct cancel *cancel)
+static int adopt_all(struct inode *dir, GPtrArray *moves)
 {
     g_autoptr(GHashTable) by_key = g_hash_table_new(g_str_hash, g_str_equal);
     g_autoptr(GPtrArray) below = inode_children(dir, true);
@@ -283,9 +287,9 @@ static int adopt_all(struct inode *dir, GPtrArray *moves, struct cancel *cancel)
 
     for (guint n = 0; n < moves->len; n++)
         g_hash_table_insert(by_key, ((struct moved *)moves->pdata[n])->to, moves->pdata[n]);
-    r = adopt_moved(dir, by_key, cancel);
+    r = adopt_moved(dir, by_key);
     for (guint n = 0; n < below->len; n++) {
-        int s = adopt_moved(below->pdata[n], by_key, cancel);
+        int s = adopt_moved(below->pdata[n], by_key);
 
         r = r ? r : s;
     }
@@ -293,7 +297,7 @@ static int adopt_all(struct inode *dir, GPtrArray *moves, struct cancel *cancel)
 }
 
 static int rename_dir(struct fs *fs, struct inode *i, struct inode *dir, struct inode *to_dir, const char *to_name,
-                      struct inode *over, struct cancel *cancel)
+                      struct inode *over)
 {
     g_autofree char *bucket = NULL, *key = NULL, *to_bucket = NULL, *to_key = NULL;
     g_autoptr(GPtrArray) moves = g_ptr_array_new_with_free_func(moved_free);
@@ -302,14 +306,14 @@ static int rename_dir(struct fs *fs, struct inode *i, struct inode *dir, struct 
     if (r == 0)
         r = inode_child_key(to_dir, to_name, true, &to_bucket, &to_key);
     if (r == 0 && over)
-        r = ns_check_empty(fs, over, to_bucket, to_key, cancel);
+        r = ns_check_empty(fs, over, to_bucket, to_key, NULL);
     if (r == 0)
-        r = flush_below(i, cancel);
+        r = flush_below(i);
     if (r == 0)
-        r = list_moves(fs, bucket, key, to_key, cancel, moves);
+        r = list_moves(fs, bucket, key, to_key, moves);
     if (r < 0)
         return r;
-    r = copy_all(fs, bucket, to_bucket, moves, cancel);
+    r = copy_all(fs, bucket, to_bucket, moves);
     if (r < 0) {
         (void)delete_side(fs, to_bucket, moves, true);
         return r;
@@ -319,11 +323,11 @@ static int rename_dir(struct fs *fs, struct inode *i, struct inode *dir, struct 
         (void)catalog_forget(fs->catalog, to_bucket, to_key);
     }
     inode_move(i, to_dir, to_name);
-    r = adopt_all(i, moves, cancel);
+    r = adopt_all(i, moves);
     if (r == 0)
         r = catalog_rename(fs->catalog, bucket, key, to_bucket, to_key, true);
     if (r == 0)
-        r = ns_keep_directory(fs, dir, key, cancel);
+        r = ns_keep_directory(fs, dir, key, NULL);
     if (r == 0)
         r = delete_side(fs, bucket, moves, false);
     if (r < 0)
@@ -346,9 +350,48 @@ static int check_target(struct inode *i, struct inode *over, unsigned flags)
     return 0;
 }
 
+struct rename {
+    struct fs *fs;
+    struct inode *dir, *to_dir, *inode, *over; /* pinned */
+    char *name, *to_name;
+};
+
+static void rename_drop(void *arg)
+{
+    struct rename *n = arg;
+
+    inode_put(n->dir);
+    inode_put(n->to_dir);
+    inode_put(n->inode);
+    inode_put(n->over);
+    g_free(n->name);
+    g_free(n->to_name);
+    g_free(n);
+}
+
+/* To the end, whoever waits: a name that is half changed helps nobody. */
+static int rename_run(void *arg)
+{
+    struct rename *n = arg;
+    int r = n->inode->is_dir ? rename_dir(n->fs, n->inode, n->dir, n->to_dir, n->to_name, n->over)
+                             : rename_file(n->fs, n->inode, n->dir, n->to_dir, n->to_name, n->over);
+
+    if (r < 0)
+        return r;
+    ns_note(n->dir, n->name, NULL);
+    ns_note(n->to_dir, n->to_name, n->inode);
+    ns_touch_dir(n->dir);
+    ns_touch_dir(n->to_dir);
+    mutex_lock(&n->inode->lock);
+    n->inode->attr.ctime_ns = clock_real_ns();
+    mutex_unlock(&n->inode->lock);
+    return 0;
+}
+
 int ns_rename(struct fs *fs, struct inode *dir, const char *name, struct inode *to_dir, const char *to_name, unsigned flags, struct cancel *cancel)
 {
     _cleanup_inode_ struct inode *i = NULL, *over = NULL;
+    struct rename *n;
     int r;
 
     if (flags & ~(unsigned)RENAME_NOREPLACE)
@@ -364,16 +407,13 @@ int ns_rename(struct fs *fs, struct inode *dir, const char *name, struct inode *
     r = check_target(i, over, flags);
     if (r < 0 || i == over)
         return r;
-    r = i->is_dir ? rename_dir(fs, i, dir, to_dir, to_name, over, cancel)
-                  : rename_file(fs, i, dir, name, to_dir, to_name, over, cancel);
-    if (r < 0)
-        return r;
-    ns_note(dir, name, NULL);
-    ns_note(to_dir, to_name, i);
-    ns_touch_dir(dir);
-    ns_touch_dir(to_dir);
-    mutex_lock(&i->lock);
-    i->attr.ctime_ns = clock_real_ns();
-    mutex_unlock(&i->lock);
-    return 0;
+    n = g_new0(struct rename, 1);
+    *n = (struct rename){.fs = fs,
+                         .dir = inode_pin(dir),
+                         .to_dir = inode_pin(to_dir),
+                         .inode = g_steal_pointer(&i),
+                         .over = g_steal_pointer(&over),
+                         .name = g_strdup(name),
+                         .to_name = g_strdup(to_name)};
+    return behind_run(fs->behind, rename_run, rename_drop, n, cancel);
 }

@@ -10,13 +10,27 @@
 #include "cache/cache.h"
 #include "fs/listing.h"
 #include "fs/namespace.h"
+#include "fs/opened.h"
 #include "fs/ops.h"
 
 struct dir_handle {
+    struct opened opened; /* first: see dir_end */
+    struct fs *fs;
     struct inode *inode; /* pinned */
     struct mutex lock;   /* leaf; not held while loading */
     GPtrArray *entries;  /* lock: struct listing_entry*, sorted; refcounted as a whole by the array */
 };
+
+static void dir_end(struct opened *o)
+{
+    struct dir_handle *h = (struct dir_handle *)o;
+
+    if (h->entries)
+        g_ptr_array_unref(h->entries);
+    mutex_fini(&h->lock);
+    inode_put(h->inode);
+    g_free(h);
+}
 
 void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
@@ -27,9 +41,12 @@ void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     if (!i)
         return;
     h = g_new0(struct dir_handle, 1);
+    h->opened.end = dir_end;
+    h->fs = c.fs;
     h->inode = i;
     mutex_init(&h->lock, RANK_LEAF);
     fi->fh = (uint64_t)(uintptr_t)h;
+    opened_add(c.fs->dir_handles, &h->opened);
     if (!reply_open(&c, fi))
         op_releasedir(NULL, ino, fi);
 }
@@ -39,11 +56,8 @@ void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     struct dir_handle *h = (struct dir_handle *)(uintptr_t)fi->fh;
 
     (void)ino;
-    if (h->entries)
-        g_ptr_array_unref(h->entries);
-    mutex_fini(&h->lock);
-    inode_put(h->inode);
-    g_free(h);
+    opened_remove(h->fs->dir_handles, &h->opened);
+    dir_end(&h->opened);
     if (req)
         reply_parked_err(req, 0);
 }

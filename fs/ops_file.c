@@ -13,9 +13,12 @@
 #include "base/workq.h"
 #include "cache/cache.h"
 #include "fs/namespace.h"
+#include "fs/opened.h"
 #include "fs/ops.h"
 
 struct handle {
+    struct opened opened; /* first: see handle_end */
+    struct fs *fs;
     struct inode *inode; /* pinned, and used (ns_file_put) */
     struct cache_file *file;
     struct cache_handle *data;
@@ -27,11 +30,30 @@ static struct handle *handle_of(const struct fuse_file_info *fi)
     return (struct handle *)(uintptr_t)fi->fh;
 }
 
+/* The mount ended with the file open. */
+static void handle_end(struct opened *o)
+{
+    struct handle *h = (struct handle *)o;
+
+    cache_handle_free(h->data);
+    ns_file_put(h->inode);
+    inode_put(h->inode);
+    g_free(h);
+}
+
+static void handle_free(struct handle *h)
+{
+    opened_remove(h->fs->handles, &h->opened);
+    handle_end(&h->opened);
+}
+
 /* Takes over the caller's pin and use. */
-static void handle_new(struct inode *i, struct cache_file *f, struct fuse_file_info *fi)
+static void handle_new(struct fs *fs, struct inode *i, struct cache_file *f, struct fuse_file_info *fi)
 {
     struct handle *h = g_new0(struct handle, 1);
 
+    h->opened.end = handle_end;
+    h->fs = fs;
     h->inode = i;
     h->file = f;
     h->data = cache_handle_new(f);
@@ -39,14 +61,7 @@ static void handle_new(struct inode *i, struct cache_file *f, struct fuse_file_i
     fi->fh = (uint64_t)(uintptr_t)h;
     fi->keep_cache = 1;
     fi->noflush = !h->writable;
-}
-
-static void handle_free(struct handle *h)
-{
-    cache_handle_free(h->data);
-    ns_file_put(h->inode);
-    inode_put(h->inode);
-    g_free(h);
+    opened_add(fs->handles, &h->opened);
 }
 
 void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
@@ -64,7 +79,7 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
         reply_err(&c, r);
         return;
     }
-    handle_new(i, i->file, fi);
+    handle_new(c.fs, i, i->file, fi);
     if (!reply_create(&c, i, fi))
         handle_free(handle_of(fi));
 }
@@ -88,7 +103,7 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         reply_err(&c, r);
         return;
     }
-    handle_new(i, f, fi);
+    handle_new(c.fs, i, f, fi);
     if (fi->flags & O_TRUNC) {
         r = cache_file_truncate(f, 0, c.cancel);
         ns_written(i);
@@ -127,9 +142,10 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t n, off_t o
 /* ---- parked requests ---- */
 
 struct parked {
+    struct opened opened; /* first */
+    struct fs *fs;
     fuse_req_t req;
     struct handle *handle;
-    struct workq *deliver;
     union {
         struct cache_read read;
         struct cache_wait wait;
@@ -144,9 +160,9 @@ static struct parked *parked_new(fuse_req_t req, struct handle *h)
     struct fs *fs = fuse_req_userdata(req);
     struct parked *p = g_new0(struct parked, 1);
 
+    p->fs = fs;
     p->req = req;
     p->handle = h;
-    p->deliver = cache_deliver(fs->cache);
     p->refs = 2;
     mutex_init(&p->lock, RANK_NAMESPACE);
     return p;
@@ -175,9 +191,10 @@ static void parked_arm(struct parked *p, fuse_interrupt_func_t on_interrupt)
     parked_unref(p);
 }
 
-/* The completion's first act: no interrupt runs any more when it returns. */
+/* The completion's first act: no interrupt runs any more when it returns, and the end of the mount is not told. */
 static void parked_disarm(struct parked *p)
 {
+    opened_remove(p->fs->parked, &p->opened);
     mutex_lock(&p->lock);
     p->done = true;
     mutex_unlock(&p->lock);
@@ -204,13 +221,22 @@ static void read_interrupted(fuse_req_t req, void *data)
         cache_read_cancel(p->handle->data, &p->read);
 }
 
+static void read_end(struct opened *o)
+{
+    struct parked *p = (struct parked *)o;
+
+    cache_read_cancel(p->handle->data, &p->read);
+}
+
 void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
     struct handle *h = handle_of(fi);
     struct parked *p = parked_new(req, h);
 
     (void)ino;
+    p->opened.end = read_end;
     p->read = (struct cache_read){.off = (uint64_t)off, .len = size, .done = read_done, .ctx = p};
+    opened_add(p->fs->parked, &p->opened);
     cache_read(h->data, &p->read);
     parked_arm(p, read_interrupted);
 }
@@ -237,7 +263,15 @@ static void flush_interrupted(fuse_req_t req, void *data)
 
     /* The reply must not be sent from here, under libfuse's lock. The commit goes on without its waiter. */
     if (reply_caller_gives_up(req) && cache_flush_cancel(p->handle->data, &p->wait))
-        workq_push(p->deliver, flush_given_up, p);
+        workq_push(cache_deliver(p->fs->cache), flush_given_up, p);
+}
+
+static void flush_end(struct opened *o)
+{
+    struct parked *p = (struct parked *)o;
+
+    if (cache_flush_cancel(p->handle->data, &p->wait))
+        workq_push(cache_deliver(p->fs->cache), flush_given_up, p);
 }
 
 static void flush(fuse_req_t req, struct handle *h)
@@ -245,7 +279,9 @@ static void flush(fuse_req_t req, struct handle *h)
     struct parked *p = parked_new(req, h);
 
     ns_push_attr(h->inode, h->file);
+    p->opened.end = flush_end;
     p->wait = (struct cache_wait){.done = flush_done, .ctx = p};
+    opened_add(p->fs->parked, &p->opened);
     cache_flush(h->data, &p->wait);
     parked_arm(p, flush_interrupted);
 }

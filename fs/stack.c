@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/cancel.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/workq.h"
@@ -18,6 +19,7 @@
 #include "fs/drain.h"
 #include "fs/inode.h"
 #include "fs/namespace.h"
+#include "fs/opened.h"
 #include "s3/fault.h"
 #include "s3/retry.h"
 #include "s3/stats.h"
@@ -26,6 +28,7 @@
 
 #define MOUNT_CHECK_NS (5 * NSEC_PER_SEC) /* how long mounting waits for a server that does not answer */
 #define PROBES_AT_ONCE 2
+#define RENAMES_AT_ONCE 8
 
 enum exit_code { EXIT_CONFIG = 1, EXIT_ACCESS = 2, EXIT_BUCKET = 3, EXIT_OTHER = 5 };
 
@@ -54,7 +57,7 @@ static int open_s3(const struct config *c, struct store **ret)
         return EXIT_ACCESS;
     r = store_s3_new(&sp, ret);
     s3_credentials_clear(&creds);
-    return r < 0 ? EXIT_CONFIG : 0;
+    return r < 0 ? EXIT_BUCKET : 0;
 }
 
 static int open_local(const struct config *c, struct store **ret)
@@ -210,6 +213,10 @@ int stack_open(struct fs *fs, const struct config *c)
 
     *fs = (struct fs){
         .config = c,
+        .ending = cancel_new(),
+        .handles = opened_list_new(),
+        .dir_handles = opened_list_new(),
+        .parked = opened_list_new(),
         .defaults = {.fmode = c->fmode, .dmode = c->dmode, .uid = c->uid, .gid = c->gid},
     };
     r = open_store(fs, c);
@@ -224,23 +231,33 @@ int stack_open(struct fs *fs, const struct config *c)
     if (r == 0)
         r = open_cache(fs, c, staging);
     if (r == 0)
+        r = workq_new("behind", RENAMES_AT_ONCE, &fs->behind) < 0 ? EXIT_OTHER : 0;
+    if (r == 0)
         init_root(fs, c);
     return r;
 }
 
 void stack_close(struct fs *fs)
 {
-    if (fs->inodes)
-        drain_last(fs);
+    cancel_fire(fs->ending);
+    opened_close_all(fs->handles);
+    opened_close_all(fs->dir_handles);
     if (fs->probes)
         workq_free(fs->probes);
-    fs->probes = NULL;
+    if (fs->behind)
+        workq_free(fs->behind);
+    if (fs->inodes)
+        drain_last(fs);
     if (fs->inodes)
         inode_table_free(fs->inodes);
     if (fs->cache)
         cache_free(fs->cache);
     catalog_close(fs->catalog);
     store_free(fs->store);
+    cancel_free(fs->ending);
+    opened_list_free(fs->handles);
+    opened_list_free(fs->dir_handles);
+    opened_list_free(fs->parked);
     g_free(fs->probe_helper);
     g_free(fs->catalog_path);
 }

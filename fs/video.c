@@ -7,6 +7,7 @@
 
 #include <errno.h>
 
+#include "base/cancel.h"
 #include "base/log.h"
 #include "base/workq.h"
 #include "cache/cache.h"
@@ -55,7 +56,7 @@ static int probe(struct fs *fs, struct inode *i, struct cancel *cancel, struct v
     r = probe_run(&params, &src, ret);
     cache_handle_free(s.handle);
     ns_file_put(i);
-    if (r < 0)
+    if (r < 0 && !cancel_fired(cancel))
         log_warning_errno(r, "%s: its video facts could not be read", name);
     return r;
 }
@@ -94,7 +95,8 @@ static void probe_job(void *arg)
     struct job *j = arg;
     struct video v;
 
-    (void)video_facts(j->fs, j->inode, NULL, &v); /* what went wrong is logged; the next getxattr asks again */
+    if (!cancel_fired(j->fs->ending))
+        (void)video_facts(j->fs, j->inode, j->fs->ending, &v); /* what went wrong is logged; the next getxattr asks again */
     inode_put(j->inode);
     g_free(j);
 }
@@ -103,7 +105,7 @@ void video_written(struct fs *fs, struct inode *i)
 {
     struct job *j;
 
-    if (!fs->probes || !video_likely(i))
+    if (!fs->probes || cancel_fired(fs->ending) || !video_likely(i))
         return;
     j = g_new(struct job, 1);
     j->fs = fs;

@@ -192,7 +192,7 @@ int xattr_remove(struct fs *fs, struct inode *i, const char *name, struct cancel
     switch (kind_of(name)) {
     case KIND_VIDEO:
     case KIND_S3:
-        return -EPERM;
+        return 0; /* as setting: rsync -X removes what its source has not */
     case KIND_TAG:
         return *key && *bucket ? tag_change(fs, bucket, key, name + strlen(TAG), NULL, 0, cancel) : -ENODATA;
     case KIND_USER:

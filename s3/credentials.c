@@ -38,15 +38,16 @@ static const char *env(const char *name)
 }
 
 /* 1 = found, 0 = neither is set. */
-static int from_env(const char *access, const char *secret, const char *token, struct s3_credentials *ret)
+static int from_env(const char *access, const char *secret, const char *token,
+                    struct s3_credentials *ret)
 {
     const char *a = env(access), *s = env(secret);
     if (a == NULL && s == NULL) {
         return 0;
     }
     if (a == NULL || s == NULL) {
-        return log_error_errno(-EINVAL, "%s is set, but %s is not; set both or neither", a ? access : secret,
-                               a ? secret : access);
+        return log_error_errno(-EINVAL, "%s is set, but %s is not; set both or neither",
+                               a ? access : secret, a ? secret : access);
     }
     ret->access_key = g_strdup(a);
     ret->secret_key = g_strdup(s);
@@ -62,7 +63,7 @@ static void take(struct s3_credentials *c, const char *name, const char *value)
     char **field = g_ascii_strcasecmp(name, "aws_access_key_id") == 0       ? &c->access_key
                    : g_ascii_strcasecmp(name, "aws_secret_access_key") == 0 ? &c->secret_key
                    : g_ascii_strcasecmp(name, "aws_session_token") == 0     ? &c->session_token
-                                                                           : NULL;
+                                                                            : NULL;
     if (field && *value) {
         wipe(field);
         *field = g_strdup(value);
@@ -70,7 +71,8 @@ static void take(struct s3_credentials *c, const char *name, const char *value)
 }
 
 /* One line of an AWS profile file, in place. *in_profile: inside the profile that is looked for. */
-static void parse_line(char *line, const char *profile, bool *in_profile, bool *found, struct s3_credentials *c)
+static void parse_line(char *line, const char *profile, bool *in_profile, bool *found,
+                       struct s3_credentials *c)
 {
     g_strstrip(line);
     if (*line == '\0' || *line == '#' || *line == ';') {
@@ -95,14 +97,16 @@ static void parse_line(char *line, const char *profile, bool *in_profile, bool *
     }
     *eq = '\0';
     char *value = g_strstrip(eq + 1);
-    char *comment = strstr(value, " #"); /* a comment needs a blank before it: secrets may hold '#' */
+    char *comment =
+        strstr(value, " #"); /* a comment needs a blank before it: secrets may hold '#' */
     if (comment) {
         *comment = '\0';
     }
     take(c, g_strchomp(line), g_strchomp(value));
 }
 
-static int check_profile(const char *path, const char *profile, bool found, const struct s3_credentials *c)
+static int check_profile(const char *path, const char *profile, bool found,
+                         const struct s3_credentials *c)
 {
     if (!found) {
         return 0;
@@ -111,8 +115,9 @@ static int check_profile(const char *path, const char *profile, bool found, cons
         return 1;
     }
     if (c->access_key || c->secret_key) {
-        return log_error_errno(-EINVAL, "profile %s in %s has only one of aws_access_key_id and aws_secret_access_key",
-                               profile, path);
+        return log_error_errno(
+            -EINVAL, "profile %s in %s has only one of aws_access_key_id and aws_secret_access_key",
+            profile, path);
     }
     return 0; /* a role, or settings only: not for us */
 }
@@ -170,7 +175,8 @@ static int from_conf(const struct s3_credentials_params *p, struct s3_credential
         return log_error_errno(r, "cannot look at %s", path);
     }
     if (p->conf_path && (st.st_mode & (S_IRGRP | S_IROTH))) {
-        return log_error_errno(-EPERM, "%s holds a secret key and others can read it; chmod 600 it", path);
+        return log_error_errno(-EPERM, "%s holds a secret key and others can read it; chmod 600 it",
+                               path);
     }
     ret->access_key = g_strdup(a);
     ret->secret_key = g_strdup(s);
@@ -193,15 +199,18 @@ int s3_credentials_load(const struct s3_credentials_params *p, struct s3_credent
     if (r == 0) {
         r = from_profile(p->profile, ret);
         if (r == 0 && p->profile) {
-            r = log_error_errno(-ENOENT, "there is no profile %s with keys in the AWS credentials file", p->profile);
+            r = log_error_errno(-ENOENT,
+                                "there is no profile %s with keys in the AWS credentials file",
+                                p->profile);
         }
     }
     if (r == 0) {
         r = from_conf(p, ret);
     }
     if (r == 0) {
-        r = log_error_errno(-ENOENT, "no credentials: set S3_ACCESS_KEY and S3_SECRET_KEY, or the AWS names, "
-                                     "or an AWS profile, or ask for anonymous access");
+        r = log_error_errno(
+            -ENOENT, "no credentials: set S3_ACCESS_KEY and S3_SECRET_KEY, or the AWS names, "
+                     "or an AWS profile, or ask for anonymous access");
     }
     if (r < 0) {
         s3_credentials_clear(ret);

@@ -86,6 +86,8 @@ static const struct code_row code_rows[] = {
     {"TokenRefreshRequired", EACCES, STORE_CLASS_AUTH},
     {"InvalidSecurity", EACCES, STORE_CLASS_AUTH},
     {"NotSignedUp", EACCES, STORE_CLASS_AUTH},
+    {"XAdminUserNotFound", EACCES,
+     STORE_CLASS_AUTH}, /* versitygw, with a 404: no such access key */
     {"RequestTimeTooSkewed", EACCES, STORE_CLASS_AUTH},
     {"RequestExpired", EACCES, STORE_CLASS_AUTH},
     {"AuthorizationHeaderMalformed", EACCES, STORE_CLASS_AUTH},
@@ -180,7 +182,8 @@ static const struct status_row status_rows[] = {
     {500, 599, EIO, STORE_CLASS_RETRY, false},
 };
 
-/* What is unknown after a failure is unknown: unless the server surely did not act, a conditional write is AMBIGUOUS. */
+/* What is unknown after a failure is unknown: unless the server surely did not act, a conditional
+ * write is AMBIGUOUS. */
 static struct store_verdict verdict(int err, enum store_class cls, bool refused, bool conditional)
 {
     if (conditional && cls == STORE_CLASS_RETRY && !refused) {
@@ -200,11 +203,12 @@ static struct store_verdict classify_curl(int code, bool conditional)
     return verdict(EIO, STORE_CLASS_RETRY, false, conditional);
 }
 
-static struct store_verdict classify_code(const struct code_row *r, int status, enum store_verb verb,
-                                          bool conditional)
+static struct store_verdict classify_code(const struct code_row *r, int status,
+                                          enum store_verb verb, bool conditional)
 {
     if (conditional && strcmp(r->code, "NoSuchKey") == 0) {
-        return verdict(ESTALE, STORE_CLASS_CONFLICT, true, conditional); /* If-Match on an absent key */
+        return verdict(ESTALE, STORE_CLASS_CONFLICT, true,
+                       conditional); /* If-Match on an absent key */
     }
     if (verb == STORE_MPU_COMPLETE && strcmp(r->code, "ConditionalRequestConflict") == 0) {
         return verdict(ESTALE, STORE_CLASS_CONFLICT, true, conditional);
@@ -227,8 +231,8 @@ static struct store_verdict classify_status(int status, bool conditional)
     return verdict(EPROTO, STORE_CLASS_RETRY, false, conditional); /* 1xx, 6xx, none */
 }
 
-struct store_verdict store_classify(int curl_code, int status, const char *code, enum store_verb verb,
-                                    bool conditional_write)
+struct store_verdict store_classify(int curl_code, int status, const char *code,
+                                    enum store_verb verb, bool conditional_write)
 {
     if (curl_code != CURLE_OK) {
         return classify_curl(curl_code, conditional_write);

@@ -23,7 +23,8 @@
 #include "s3/errors.h"
 
 #define RANK_FAULT ((enum mutex_rank)(RANK_ENGINE - 2))
-#define RETRY_AFTER_NS (50 * NSEC_PER_MSEC) /* servers say whole seconds; tests have no time for that */
+#define RETRY_AFTER_NS                                                                             \
+    (50 * NSEC_PER_MSEC)   /* servers say whole seconds; tests have no time for that */
 #define CUT_MAX (1U << 20) /* where a body of unknown length is cut at the latest */
 
 enum kind { KIND_TIMEOUT, KIND_RESET, KIND_500, KIND_503, KIND_CUT, KIND_COUNT, KIND_NONE = -1 };
@@ -33,7 +34,7 @@ static const char *const kind_names[KIND_COUNT] = {"timeout", "reset", "500", "5
 struct fault {
     struct store store;
     struct store *below;
-    double rate;                         /* constant, as all up to the lock */
+    double rate; /* constant, as all up to the lock */
     uint64_t seed, delay_ns;
     bool verbs[STORE_VERB_COUNT], kinds[KIND_COUNT];
     struct timerq *timers;
@@ -55,8 +56,8 @@ struct op {
     bool cancelled;      /* lock */
 
     enum kind kind;
-    bool acts;           /* the store below sees it; its reply is lost */
-    bool unsent;         /* reset before the request left */
+    bool acts;               /* the store below sees it; its reply is lost */
+    bool unsent;             /* reset before the request left */
     uint64_t cut, delivered; /* GET: body bytes let through, and seen */
     int sink_err;
 };
@@ -98,8 +99,9 @@ static void fail(struct op *op, struct store_result *res)
         code = "SlowDown";
         break;
     }
-    bool conditional = (req->verb == STORE_PUT || req->verb == STORE_MPU_COMPLETE) &&
-                       (req->if_match || req->if_none_match);
+    bool conditional =
+        (req->verb == STORE_PUT || req->verb == STORE_MPU_COMPLETE || req->verb == STORE_COPY) &&
+        (req->if_match || req->if_none_match);
     struct store_verdict v = store_classify(curl, status, code, req->verb, conditional);
     store_result_fail(res, v.err, v.cls, code, "injected fault: %s", kind_names[op->kind]);
     res->http_status = status;

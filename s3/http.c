@@ -3,8 +3,8 @@
  * http: see http.h.
  *
  * Threads: any thread submits and cancels; all else happens on the engine's thread, hooks included.
- * Locks: `lock` (leaf) covers the queues, the list of cancellations and each exchange's state; it is
- * never held while curl, a hook, a sink or a source runs.
+ * Locks: `lock` (leaf) covers the queues, the list of cancellations and each exchange's state; it
+ * is never held while curl, a hook, a sink or a source runs.
  *
  * Invariants: an exchange is in queue[prio] iff QUEUED, in `active` iff ACTIVE (and then has an
  * easy handle); `active` never exceeds `connections`; every submitted exchange gets done once.
@@ -36,13 +36,13 @@ struct http {
     struct mutex lock;
     GQueue queue[STORE_PRIO_COUNT]; /* lock */
     GQueue cancels;                 /* lock */
-    uint64_t queue_deadline_ns;     /* lock: no queued exchange has an earlier one; UINT64_MAX = none */
-    bool woken;                     /* lock: a wakeup is on its way */
-    bool stop;                      /* lock */
+    uint64_t queue_deadline_ns; /* lock: no queued exchange has an earlier one; UINT64_MAX = none */
+    bool woken;                 /* lock: a wakeup is on its way */
+    bool stop;                  /* lock */
 
-    GQueue active;         /* engine thread, as all below */
+    GQueue active; /* engine thread, as all below */
     unsigned n_active[STORE_PRIO_COUNT];
-    GPtrArray *idle_easy;  /* CURL* */
+    GPtrArray *idle_easy; /* CURL* */
     uint64_t next_stall_check_ns;
 };
 
@@ -65,7 +65,8 @@ const char *http_header(const struct http_reply *r, const char *name)
     return NULL;
 }
 
-bool http_header_next(const struct http_reply *r, size_t *pos, const char **ret_name, const char **ret_value)
+bool http_header_next(const struct http_reply *r, size_t *pos, const char **ret_name,
+                      const char **ret_value)
 {
     if (r->headers == NULL || *pos >= r->headers->len) {
         return false;
@@ -97,7 +98,8 @@ void http_exchange_clear(struct http_exchange *x)
     x->sink_stops = x->begun = x->full = false;
 }
 
-/* curl's callbacks. All on the engine's thread; returning a short count ends the transfer, and reply.err says why. */
+/* curl's callbacks. All on the engine's thread; returning a short count ends the transfer, and
+ * reply.err says why. */
 
 static int on_request(void *data, char *ip, char *local_ip, int port, int local_port)
 {
@@ -275,7 +277,8 @@ static void set_connection(struct http *h, CURL *e)
     curl_easy_setopt(e, CURLOPT_TCP_KEEPALIVE, 1L);
     curl_easy_setopt(e, CURLOPT_TCP_KEEPIDLE, 30L);
     curl_easy_setopt(e, CURLOPT_TCP_KEEPINTVL, 10L);
-    curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS, (long)(h->params.connect_timeout_ns / NSEC_PER_MSEC));
+    curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS,
+                     (long)(h->params.connect_timeout_ns / NSEC_PER_MSEC));
     curl_easy_setopt(e, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
     if (h->ca_file) {
         curl_easy_setopt(e, CURLOPT_CAINFO, h->ca_file);
@@ -463,7 +466,8 @@ static uint64_t stall_tick_ns(const struct http *h)
     return CLAMP(h->params.stall_timeout_ns / 4, 10 * NSEC_PER_MSEC, NSEC_PER_SEC);
 }
 
-/* curl's own low-speed check averages over seconds and also fails what is merely slow: this one asks whether any byte moved. */
+/* curl's own low-speed check averages over seconds and also fails what is merely slow: this one
+ * asks whether any byte moved. */
 static void end_stalled(struct http *h)
 {
     uint64_t now = clock_mono_ns();

@@ -29,8 +29,8 @@ enum local_error {
     LOCAL_NO_SUCH_KEY,
     LOCAL_NO_SUCH_UPLOAD,
     LOCAL_PRECONDITION_FAILED,
-    LOCAL_EXISTS,          /* if_none_match met a key */
-    LOCAL_MATCH_NO_KEY,    /* if_match met none */
+    LOCAL_EXISTS,       /* if_none_match met a key */
+    LOCAL_MATCH_NO_KEY, /* if_match met none */
     LOCAL_INVALID_RANGE,
     LOCAL_INVALID_ARGUMENT,
     LOCAL_INVALID_REQUEST,
@@ -64,8 +64,8 @@ struct local_blob_writer {
     struct local_blobs *blobs;
     uint64_t id;
     uint64_t size;
-    int fd;        /* -1 until the first byte: an empty body has no blob */
-    bool kept;     /* the index refers to it: do not remove the file */
+    int fd;    /* -1 until the first byte: an empty body has no blob */
+    bool kept; /* the index refers to it: do not remove the file */
     EVP_MD_CTX *md5;
 };
 
@@ -149,7 +149,8 @@ enum local_sql {
 };
 
 /* The database under path. Removes what a crash left behind: bodies and blobs nobody refers to. */
-int local_index_open(const char *path, bool durable, struct local_blobs *blobs, struct local_index **ret);
+int local_index_open(const char *path, bool durable, struct local_blobs *blobs,
+                     struct local_index **ret);
 void local_index_close(struct local_index *ix);
 
 /* One transaction; it holds the index's mutex. Leaving its scope uncommitted rolls back. */
@@ -173,7 +174,8 @@ void local_bind_bytes_of(sqlite3_stmt *st, int col, GBytes *b);
 char *local_column_key(sqlite3_stmt *st, int col); /* owned by the caller */
 
 /* The bucket's id; LOCAL_NO_SUCH_BUCKET is entered into req. */
-int local_bucket_find(struct local_txn *t, struct store_request *req, const char *name, int64_t *ret);
+int local_bucket_find(struct local_txn *t, struct store_request *req, const char *name,
+                      int64_t *ret);
 int local_bucket_create(struct local_index *ix, struct store_request *req, const char *name);
 int local_bucket_delete(struct local_index *ix, struct store_request *req);
 int local_bucket_list(struct local_index *ix, struct store_request *req);
@@ -187,7 +189,8 @@ int local_body_unref(struct local_txn *t, int64_t body);
 /* Moves from's segments behind the first `start` bytes of to; from is gone. */
 int local_body_move(struct local_txn *t, int64_t to, uint64_t start, int64_t from);
 /* Pins the body for reading [off, off + len). */
-int local_body_view(struct local_txn *t, int64_t body, uint64_t off, uint64_t len, struct local_view *ret);
+int local_body_view(struct local_txn *t, int64_t body, uint64_t off, uint64_t len,
+                    struct local_view *ret);
 void local_view_clear(struct local_view *v); /* takes the index's mutex: not inside a transaction */
 #define _cleanup_view_ __attribute__((cleanup(local_view_clear)))
 
@@ -204,25 +207,28 @@ void local_object_clear(struct local_object *o);
 #define _cleanup_local_object_ __attribute__((cleanup(local_object_clear)))
 
 /* 1 and *ret filled, 0 when there is none, -errno. */
-int local_object_find(struct local_txn *t, int64_t bucket, const char *key, struct local_object *ret);
+int local_object_find(struct local_txn *t, int64_t bucket, const char *key,
+                      struct local_object *ret);
 /* req's if_match and if_none_match against what is there. */
 int local_object_check(struct local_txn *t, struct store_request *req, int64_t bucket);
 /* Enters o under the key (its body's reference is the row's), dropping what was there. */
-int local_object_store(struct local_txn *t, int64_t bucket, const char *key, const struct local_object *o);
+int local_object_store(struct local_txn *t, int64_t bucket, const char *key,
+                       const struct local_object *o);
 
 /* HEAD and GET: fills req's result; view (NULL for HEAD) pins what range asks for. */
 int local_object_get(struct local_index *ix, struct store_request *req, struct local_view *view);
 /* May req's body be put there? Before the body is read. */
 int local_object_put_check(struct local_index *ix, struct store_request *req);
-int local_object_put(struct local_index *ix, struct store_request *req, GBytes *headers, const char *etag,
-                     struct local_blob_writer *w);
+int local_object_put(struct local_index *ix, struct store_request *req, GBytes *headers,
+                     const char *etag, struct local_blob_writer *w);
 int local_object_copy(struct local_index *ix, struct store_request *req, GBytes *headers);
 int local_object_delete(struct local_index *ix, struct store_request *req);
 int local_object_delete_many(struct local_index *ix, struct store_request *req);
 int local_object_tags_get(struct local_index *ix, struct store_request *req);
 int local_object_tags_put(struct local_index *ix, struct store_request *req);
 /* What a MPU_COPY_PART copies: from_*, range. */
-int local_object_view_source(struct local_index *ix, struct store_request *req, struct local_view *ret);
+int local_object_view_source(struct local_index *ix, struct store_request *req,
+                             struct local_view *ret);
 
 /* ---- local_multipart.c ---- */
 

@@ -36,7 +36,8 @@ struct local_index {
 
 /* Keys are BLOBs, so that their order is memcmp's. */
 static const char *const migrations[] = {
-    "CREATE TABLE buckets(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, created INTEGER NOT NULL);"
+    "CREATE TABLE buckets(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, created INTEGER NOT "
+    "NULL);"
     "CREATE TABLE bodies(id INTEGER PRIMARY KEY, refs INTEGER NOT NULL);"
     "CREATE INDEX bodies_dead ON bodies(refs) WHERE refs <= 0;"
     "CREATE TABLE segments(body INTEGER NOT NULL, start INTEGER NOT NULL, len INTEGER NOT NULL,"
@@ -65,9 +66,11 @@ static const char *const sql[SQL_COUNT] = {
     [SQL_BODY_REFS] = "SELECT refs FROM bodies WHERE id = ?1",
     [SQL_BODY_DELETE] = "DELETE FROM bodies WHERE id = ?1",
     [SQL_BODY_DEAD] = "SELECT id FROM bodies WHERE refs <= 0",
-    [SQL_SEGMENT_INSERT] = "INSERT INTO segments(body, start, len, blob, off) VALUES(?1, ?2, ?3, ?4, ?5)",
-    [SQL_SEGMENT_SELECT] = "SELECT start, len, blob, off FROM segments WHERE body = ?1 AND start < ?3 AND start >="
-                           " (SELECT MAX(start) FROM segments WHERE body = ?1 AND start <= ?2) ORDER BY start",
+    [SQL_SEGMENT_INSERT] =
+        "INSERT INTO segments(body, start, len, blob, off) VALUES(?1, ?2, ?3, ?4, ?5)",
+    [SQL_SEGMENT_SELECT] =
+        "SELECT start, len, blob, off FROM segments WHERE body = ?1 AND start < ?3 AND start >="
+        " (SELECT MAX(start) FROM segments WHERE body = ?1 AND start <= ?2) ORDER BY start",
     [SQL_SEGMENT_BLOBS] = "SELECT DISTINCT blob FROM segments WHERE body = ?1",
     [SQL_SEGMENT_MOVE] = "UPDATE segments SET body = ?1, start = start + ?2 WHERE body = ?3",
     [SQL_SEGMENT_DELETE] = "DELETE FROM segments WHERE body = ?1",
@@ -75,20 +78,24 @@ static const char *const sql[SQL_COUNT] = {
     [SQL_BLOB_LAST] = "SELECT MAX(blob) FROM segments",
     [SQL_OBJECT_FIND] = "SELECT etag, size, mtime, body, headers, tags FROM objects"
                         " WHERE bucket = ?1 AND key = ?2",
-    [SQL_OBJECT_STORE] = "INSERT OR REPLACE INTO objects(bucket, key, etag, size, mtime, body, headers, tags)"
-                         " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    [SQL_OBJECT_STORE] =
+        "INSERT OR REPLACE INTO objects(bucket, key, etag, size, mtime, body, headers, tags)"
+        " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     [SQL_OBJECT_DELETE] = "DELETE FROM objects WHERE bucket = ?1 AND key = ?2",
     [SQL_OBJECT_TAGS] = "UPDATE objects SET tags = ?3 WHERE bucket = ?1 AND key = ?2",
-    [SQL_OBJECT_LIST] = "SELECT key, etag, size, mtime FROM objects WHERE bucket = ?1 AND key >= ?2 ORDER BY key",
+    [SQL_OBJECT_LIST] =
+        "SELECT key, etag, size, mtime FROM objects WHERE bucket = ?1 AND key >= ?2 ORDER BY key",
     [SQL_OBJECT_ANY] = "SELECT 1 FROM objects WHERE bucket = ?1 LIMIT 1",
     [SQL_UPLOAD_FIND] = "SELECT headers FROM uploads WHERE id = ?1 AND bucket = ?2 AND key = ?3",
-    [SQL_UPLOAD_INSERT] = "INSERT INTO uploads(id, bucket, key, initiated, headers) VALUES(?1, ?2, ?3, ?4, ?5)",
+    [SQL_UPLOAD_INSERT] =
+        "INSERT INTO uploads(id, bucket, key, initiated, headers) VALUES(?1, ?2, ?3, ?4, ?5)",
     [SQL_UPLOAD_DELETE] = "DELETE FROM uploads WHERE id = ?1",
     [SQL_UPLOAD_LIST] = "SELECT key, id, initiated FROM uploads WHERE bucket = ?1 AND key >= ?2"
                         " ORDER BY key, initiated",
     [SQL_UPLOAD_OF_BUCKET] = "SELECT id FROM uploads WHERE bucket = ?1",
     [SQL_PART_FIND] = "SELECT etag, size, body FROM parts WHERE upload = ?1 AND number = ?2",
-    [SQL_PART_STORE] = "INSERT OR REPLACE INTO parts(upload, number, etag, size, body) VALUES(?1, ?2, ?3, ?4, ?5)",
+    [SQL_PART_STORE] =
+        "INSERT OR REPLACE INTO parts(upload, number, etag, size, body) VALUES(?1, ?2, ?3, ?4, ?5)",
     [SQL_PART_ALL] = "SELECT number, size, etag, body FROM parts WHERE upload = ?1 ORDER BY number",
     [SQL_PART_DELETE] = "DELETE FROM parts WHERE upload = ?1 AND number = ?2",
     [SQL_PART_DELETE_ALL] = "DELETE FROM parts WHERE upload = ?1",
@@ -306,7 +313,8 @@ int local_body_move(struct local_txn *t, int64_t to, uint64_t start, int64_t fro
     return r < 0 ? r : body_delete(t, from);
 }
 
-int local_body_view(struct local_txn *t, int64_t body, uint64_t off, uint64_t len, struct local_view *ret)
+int local_body_view(struct local_txn *t, int64_t body, uint64_t off, uint64_t len,
+                    struct local_view *ret)
 {
     g_autoptr(GArray) segments = g_array_new(FALSE, FALSE, sizeof(struct local_segment));
     sqlite3_stmt *st = local_txn_stmt(t, SQL_SEGMENT_SELECT);
@@ -332,8 +340,11 @@ int local_body_view(struct local_txn *t, int64_t body, uint64_t off, uint64_t le
         g_hash_table_insert(t->ix->pins, id, pin);
     }
     pin->readers++;
-    *ret = (struct local_view){
-        .index = t->ix, .body = body, .segments = g_steal_pointer(&segments), .off = off, .len = len};
+    *ret = (struct local_view){.index = t->ix,
+                               .body = body,
+                               .segments = g_steal_pointer(&segments),
+                               .off = off,
+                               .len = len};
     return 0;
 }
 
@@ -388,7 +399,8 @@ static int bucket_lookup(struct local_txn *t, const char *name, int64_t *ret)
     return r;
 }
 
-int local_bucket_find(struct local_txn *t, struct store_request *req, const char *name, int64_t *ret)
+int local_bucket_find(struct local_txn *t, struct store_request *req, const char *name,
+                      int64_t *ret)
 {
     int r = bucket_lookup(t, name, ret);
     if (r == 0) {
@@ -518,13 +530,15 @@ static int collect_blobs(struct local_index *ix)
     return r < 0 ? r : local_txn_commit(&t);
 }
 
-int local_index_open(const char *path, bool durable, struct local_blobs *blobs, struct local_index **ret)
+int local_index_open(const char *path, bool durable, struct local_blobs *blobs,
+                     struct local_index **ret)
 {
     struct local_index *ix = g_new0(struct local_index, 1);
     ix->blobs = blobs;
     ix->pins = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, g_free);
     mutex_init(&ix->lock, RANK_ENGINE);
-    int r = db_open(path, durable ? DB_SYNC_FULL : 0, migrations, G_N_ELEMENTS(migrations), &ix->db);
+    int r =
+        db_open(path, durable ? DB_SYNC_FULL : 0, migrations, G_N_ELEMENTS(migrations), &ix->db);
     for (size_t i = 0; r >= 0 && i < SQL_COUNT; i++) {
         r = db_prepare(ix->db, sql[i], &ix->stmt[i]);
     }

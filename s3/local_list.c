@@ -73,7 +73,8 @@ static int bound_from_token(GByteArray *bound, struct store_request *req)
     g_autofree char *token = g_strdup(req->token);
     gsize n = 0;
     g_autofree guchar *p = NULL;
-    if (strspn(token, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=") == strlen(token)) {
+    if (strspn(token, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=") ==
+        strlen(token)) {
         p = g_base64_decode(token, &n);
     }
     if (n == 0 || n > STORE_KEY_MAX + 1) {
@@ -83,7 +84,8 @@ static int bound_from_token(GByteArray *bound, struct store_request *req)
     return 0;
 }
 
-static sqlite3_stmt *walk_from(struct local_txn *t, enum local_sql which, int64_t bucket, GByteArray *bound)
+static sqlite3_stmt *walk_from(struct local_txn *t, enum local_sql which, int64_t bucket,
+                               GByteArray *bound)
 {
     sqlite3_stmt *st = local_txn_stmt(t, which);
     sqlite3_bind_int64(st, 1, bucket);
@@ -101,8 +103,8 @@ static struct store_entry *entry_from(sqlite3_stmt *st, const char *key)
 }
 
 /* Fills entries with one page; the token tells where the next one starts. */
-static int list_page(struct local_txn *t, struct store_request *req, int64_t bucket, const char *prefix,
-                     GByteArray *bound, GPtrArray *entries)
+static int list_page(struct local_txn *t, struct store_request *req, int64_t bucket,
+                     const char *prefix, GByteArray *bound, GPtrArray *entries)
 {
     size_t n_prefix = strlen(prefix);
     unsigned max = req->max_keys == 0 ? STORE_LIST_MAX : req->max_keys;
@@ -115,7 +117,8 @@ static int list_page(struct local_txn *t, struct store_request *req, int64_t buc
         }
         size_t common = common_prefix(key, n_prefix, req->delimiter);
         if (entries->len == max) {
-            req->res.token = g_base64_encode((const guchar *)key, common > 0 ? common : strlen(key));
+            req->res.token =
+                g_base64_encode((const guchar *)key, common > 0 ? common : strlen(key));
             return 0;
         }
         if (common == 0) {

@@ -17,7 +17,8 @@
 #define UPLOAD_ID_BYTES 16
 
 /* The upload must be this key's. Its headers when ret_headers is not NULL. */
-static int find_upload(struct local_txn *t, struct store_request *req, int64_t bucket, GBytes **ret_headers)
+static int find_upload(struct local_txn *t, struct store_request *req, int64_t bucket,
+                       GBytes **ret_headers)
 {
     sqlite3_stmt *st = local_txn_stmt(t, SQL_UPLOAD_FIND);
     local_bind_text(st, 1, req->upload_id);
@@ -35,7 +36,8 @@ static int find_upload(struct local_txn *t, struct store_request *req, int64_t b
 }
 
 /* A transaction on an upload: the bucket's id, and that the upload is there. */
-static int begin(struct local_index *ix, struct local_txn *t, struct store_request *req, int64_t *ret_bucket)
+static int begin(struct local_index *ix, struct local_txn *t, struct store_request *req,
+                 int64_t *ret_bucket)
 {
     int r = local_txn_begin(ix, t);
     if (r == 0) {
@@ -122,8 +124,8 @@ static int delete_part(struct local_txn *t, const char *upload, unsigned number)
     return local_txn_do(st);
 }
 
-static int store_part(struct local_txn *t, struct store_request *req, const char *etag, uint64_t size,
-                      int64_t body)
+static int store_part(struct local_txn *t, struct store_request *req, const char *etag,
+                      uint64_t size, int64_t body)
 {
     __attribute__((cleanup(part_clear))) struct part old = {0};
     int found = find_part(t, req->upload_id, req->part_number, &old);

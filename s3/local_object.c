@@ -22,7 +22,8 @@ static GBytes *column_bytes(sqlite3_stmt *st, int col)
     return g_bytes_new(sqlite3_column_blob(st, col), (gsize)sqlite3_column_bytes(st, col));
 }
 
-int local_object_find(struct local_txn *t, int64_t bucket, const char *key, struct local_object *ret)
+int local_object_find(struct local_txn *t, int64_t bucket, const char *key,
+                      struct local_object *ret)
 {
     sqlite3_stmt *st = local_txn_stmt(t, SQL_OBJECT_FIND);
     sqlite3_bind_int64(st, 1, bucket);
@@ -78,7 +79,8 @@ int local_object_check(struct local_txn *t, struct store_request *req, int64_t b
     return 0;
 }
 
-int local_object_store(struct local_txn *t, int64_t bucket, const char *key, const struct local_object *o)
+int local_object_store(struct local_txn *t, int64_t bucket, const char *key,
+                       const struct local_object *o)
 {
     _cleanup_local_object_ struct local_object old = {0};
     int found = local_object_find(t, bucket, key, &old);
@@ -99,7 +101,8 @@ int local_object_store(struct local_txn *t, int64_t bucket, const char *key, con
 }
 
 /* The bytes that req's range means in an object of this size. */
-static int resolve_range(struct store_request *req, uint64_t size, uint64_t *ret_off, uint64_t *ret_len)
+static int resolve_range(struct store_request *req, uint64_t size, uint64_t *ret_off,
+                         uint64_t *ret_len)
 {
     *ret_off = 0;
     *ret_len = size;
@@ -161,8 +164,8 @@ int local_object_put_check(struct local_index *ix, struct store_request *req)
     return r < 0 ? r : local_object_check(&t, req, bucket);
 }
 
-int local_object_put(struct local_index *ix, struct store_request *req, GBytes *headers, const char *etag,
-                     struct local_blob_writer *w)
+int local_object_put(struct local_index *ix, struct store_request *req, GBytes *headers,
+                     const char *etag, struct local_blob_writer *w)
 {
     _cleanup_txn_ struct local_txn t = {0};
     int64_t bucket, body;
@@ -365,7 +368,8 @@ int local_object_tags_put(struct local_index *ix, struct store_request *req)
 }
 
 /* Unlike a GET's, the range of a part's copy lies wholly within the source. */
-int local_object_view_source(struct local_index *ix, struct store_request *req, struct local_view *ret)
+int local_object_view_source(struct local_index *ix, struct store_request *req,
+                             struct local_view *ret)
 {
     _cleanup_local_object_ struct local_object o = {0};
     _cleanup_txn_ struct local_txn t = {0};

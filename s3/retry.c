@@ -48,21 +48,21 @@ struct op {
     struct store_request *req; /* the caller's */
     struct store_request inner;
     struct timer timer;
-    uint64_t deadline; /* constant */
-    unsigned refs;     /* lock */
+    uint64_t deadline;   /* constant */
+    unsigned refs;       /* lock */
     enum op_state state; /* lock */
     unsigned attempt;    /* lock: counts submits */
     bool cancelled;      /* lock: the caller wants it to end */
     bool late;           /* lock: the deadline passed while it ran, and the layer below was told */
     uint64_t due;        /* lock: end of WAITING */
 
-    unsigned failures;   /* since the last attempt that made progress */
-    bool unknown;        /* an attempt may have taken effect although it failed */
-    bool have_last;      /* last holds the failure of an earlier attempt */
-    int sink_err;        /* what the caller's sink said */
-    uint64_t delivered;  /* GET: bytes given to the caller's sink, over all attempts */
-    uint64_t attempt_start; /* GET: delivered when this attempt began */
-    char *etag;          /* GET: version that the delivered bytes belong to */
+    unsigned failures;          /* since the last attempt that made progress */
+    bool unknown;               /* an attempt may have taken effect although it failed */
+    bool have_last;             /* last holds the failure of an earlier attempt */
+    int sink_err;               /* what the caller's sink said */
+    uint64_t delivered;         /* GET: bytes given to the caller's sink, over all attempts */
+    uint64_t attempt_start;     /* GET: delivered when this attempt began */
+    char *etag;                 /* GET: version that the delivered bytes belong to */
     struct store_object object; /* GET: that version, from the first reply */
     struct store_result last;
 };
@@ -241,8 +241,7 @@ static bool get_is_whole(const struct op *op)
     uint64_t off = want->set ? want->off : 0;
     if (op->delivered == 0 || !op->etag)
         return false;
-    return (want->set && op->delivered == want->len) ||
-           off + op->delivered == op->object.size;
+    return (want->set && op->delivered == want->len) || off + op->delivered == op->object.size;
 }
 
 /* A resumed GET found that the object is not what its first bytes came from. */
@@ -292,7 +291,8 @@ static bool get_decide(struct op *op)
 
 static bool conditional_write(const struct store_request *req)
 {
-    return store_verb_writes(req->verb) && (req->if_match || req->if_none_match);
+    return (req->verb == STORE_PUT || req->verb == STORE_MPU_COMPLETE || req->verb == STORE_COPY) &&
+           (req->if_match || req->if_none_match);
 }
 
 /* Did a failed attempt, of class RETRY, possibly take effect? A conditional write would have been
@@ -311,15 +311,21 @@ static bool outcome_unknown(const struct store_request *req, const struct store_
  * attempt that may have worked. */
 static void settle_repeated(struct op *op)
 {
+    const struct store_request *req = op->req;
     struct store_result *res = &op->inner.res;
     if (!op->unknown)
         return;
     bool done_before = false;
-    switch (op->req->verb) {
+    switch (req->verb) {
     case STORE_MPU_COMPLETE:
         if (res->err == -ENOENT && strcmp(res->code, "NoSuchBucket") != 0)
             store_result_fail(res, -EIO, STORE_CLASS_AMBIGUOUS, res->code,
                               "upload is gone after an attempt with unknown outcome");
+        break;
+    case STORE_DELETE:
+        if (req->if_match && (res->cls == STORE_CLASS_CONFLICT || res->err == -ENOENT))
+            store_result_fail(res, -EIO, STORE_CLASS_AMBIGUOUS, res->code,
+                              "version is gone after an attempt with unknown outcome");
         break;
     case STORE_BUCKET_CREATE:
         done_before = strcmp(res->code, "BucketAlreadyOwnedByYou") == 0;

@@ -18,9 +18,9 @@
 struct probe {
     struct store *store;
     const char *bucket;
-    char *a;       /* the key */
-    char *etag;    /* of its object, once there is one */
-    bool passing;  /* something failed that may work later */
+    char *a;      /* the key */
+    char *etag;   /* of its object, once there is one */
+    bool passing; /* something failed that may work later */
 };
 
 static ssize_t read_byte(void *ctx, uint64_t off, void *buf, size_t n)
@@ -160,7 +160,8 @@ static void clean_up(struct probe *p)
 {
     struct store_request del = request(p, STORE_DELETE, p->a);
     if (store_run(p->store, &del, NULL) < 0 && p->etag) {
-        log_warning("cannot remove the probe object s3://%s/%s (%s)", p->bucket, p->a, del.res.detail);
+        log_warning("cannot remove the probe object s3://%s/%s (%s)", p->bucket, p->a,
+                    del.res.detail);
     }
     store_request_clear(&del);
 }
@@ -191,8 +192,9 @@ static bool probe(struct s3 *s3, struct store_caps *ret)
     if (p.passing) {
         *ret = (struct store_caps){0};
     }
-    log_debug("capabilities: put_if=%d complete_if=%d copy_if=%d delete_if=%d copy_part=%d%s", ret->put_if,
-              ret->complete_if, ret->copy_if, ret->delete_if, ret->copy_part, p.passing ? " (not sure)" : "");
+    log_debug("capabilities: put_if=%d complete_if=%d copy_if=%d delete_if=%d copy_part=%d%s",
+              ret->put_if, ret->complete_if, ret->copy_if, ret->delete_if, ret->copy_part,
+              p.passing ? " (not sure)" : "");
     g_free(p.a);
     g_free(p.etag);
     return !p.passing;

@@ -20,8 +20,8 @@ struct s3 {
     struct http *http;
 
     /* fixed at open */
-    char *scheme;     /* "http" or "https" */
-    char *host;       /* with the port where it is not the scheme's own; NULL = s3.REGION + suffix */
+    char *scheme; /* "http" or "https" */
+    char *host;   /* with the port where it is not the scheme's own; NULL = s3.REGION + suffix */
     char *aws_suffix; /* ".amazonaws.com": regional hosts are made of it; else NULL */
     char *region;
     enum s3_addressing addressing;
@@ -34,7 +34,8 @@ struct s3 {
     int64_t skew_s;      /* the server's clock minus ours */
     struct sigv4_key key;
 
-    struct mutex lock; /* requests' `layer` and ops' `cancelled`, against cancel racing completion */
+    struct mutex
+        lock; /* requests' `layer` and ops' `cancelled`, against cancel racing completion */
 
     struct mutex caps_lock;
     struct cond caps_changed;
@@ -54,8 +55,9 @@ struct s3_op {
     const char *why;       /* a sentence for x.reply.err, from prepare or begin; static */
     enum store_class why_cls;
     char *marker, *upload_marker; /* where the next page begins; NULL = first */
-    GPtrArray *single;            /* DELETE_MANY: keys that XML cannot hold (the request's), deleted one by one */
-    guint next_single;            /* the one that the exchange deletes, plus 1; 0 = the exchange is the POST */
+    GPtrArray
+        *single; /* DELETE_MANY: keys that XML cannot hold (the request's), deleted one by one */
+    guint next_single; /* the one that the exchange deletes, plus 1; 0 = the exchange is the POST */
 };
 
 /* s3_request.c: http_hooks.prepare. */
@@ -67,7 +69,8 @@ int s3_reply_begin(struct http_exchange *x);
 bool s3_reply_digest(struct s3_op *op);
 
 /* Notes a key that DELETE_MANY could not delete; the first one's error becomes the request's. */
-void s3_deleted_failed(struct s3_op *op, const char *key, int status, const char *code, const char *message);
+void s3_deleted_failed(struct s3_op *op, const char *key, int status, const char *code,
+                       const char *message);
 
 /* s3_parse.c: replies' bodies. 0 or -EBADMSG. */
 struct s3_error {

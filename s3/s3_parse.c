@@ -26,8 +26,8 @@ int64_t s3_parse_iso8601(const char *s)
 {
     struct tm tm = {0};
     int n = 0;
-    if (sscanf(s, "%4d-%2d-%2dT%2d:%2d:%2d%n", &tm.tm_year, &tm.tm_mon, &tm.tm_mday, &tm.tm_hour, &tm.tm_min,
-               &tm.tm_sec, &n) != 6) {
+    if (sscanf(s, "%4d-%2d-%2dT%2d:%2d:%2d%n", &tm.tm_year, &tm.tm_mon, &tm.tm_mday, &tm.tm_hour,
+               &tm.tm_min, &tm.tm_sec, &n) != 6) {
         return 0;
     }
     tm.tm_year -= 1900;
@@ -73,7 +73,8 @@ bool s3_parse_error(const GString *body, struct s3_error *ret)
     return parse_body(body, &h, ret) == 0 && ret->code[0] != '\0';
 }
 
-/* Lists: LIST, MPU_LIST and BUCKETS have entries in one element each, and know whether more follow. */
+/* Lists: LIST, MPU_LIST and BUCKETS have entries in one element each, and know whether more follow.
+ */
 
 struct list {
     const char *root, *item;
@@ -166,7 +167,8 @@ static void list_end(void *ctx, const char *path, const char *text)
             l->truncated = strcmp(text, "true") == 0;
         } else if (strcmp(name, "EncodingType") == 0) {
             l->encoded = strcmp(text, "url") == 0;
-        } else if (strcmp(name, "NextContinuationToken") == 0 || strcmp(name, "NextKeyMarker") == 0) {
+        } else if (strcmp(name, "NextContinuationToken") == 0 ||
+                   strcmp(name, "NextKeyMarker") == 0) {
             g_free(l->next);
             l->next = g_strdup(text);
         } else if (strcmp(name, "NextUploadIdMarker") == 0) {
@@ -178,12 +180,14 @@ static void list_end(void *ctx, const char *path, const char *text)
 
 static int compare_entries(const void *a, const void *b)
 {
-    const struct store_entry *x = *(const struct store_entry *const *)a, *y = *(const struct store_entry *const *)b;
+    const struct store_entry *x = *(const struct store_entry *const *)a,
+                             *y = *(const struct store_entry *const *)b;
     int r = strcmp(x->key, y->key);
     return r ? r : g_strcmp0(x->upload_id, y->upload_id);
 }
 
-/* Adds the page's entries to the result. Whether keys are encoded may be said after them: they are decoded last. */
+/* Adds the page's entries to the result. Whether keys are encoded may be said after them: they are
+ * decoded last. */
 static int parse_list(struct list *l, const GString *body)
 {
     static const struct xml_handlers h = {.start = list_start, .end = list_end};
@@ -201,7 +205,8 @@ static int parse_list(struct list *l, const GString *body)
         g_free(e->key);
         e->key = key;
     }
-    if (r == 0 && (l->bad || !l->seen_root || (l->truncated && (l->next == NULL || *l->next == '\0')))) {
+    if (r == 0 &&
+        (l->bad || !l->seen_root || (l->truncated && (l->next == NULL || *l->next == '\0')))) {
         r = -EBADMSG;
     }
     return r;
@@ -228,8 +233,9 @@ int s3_parse_list(struct s3_op *op, const GString *body)
 
 int s3_parse_buckets(struct s3_op *op, const GString *body)
 {
-    struct list l = {
-        .root = "ListAllMyBucketsResult", .item = "ListAllMyBucketsResult/Buckets/Bucket", .op = op};
+    struct list l = {.root = "ListAllMyBucketsResult",
+                     .item = "ListAllMyBucketsResult/Buckets/Bucket",
+                     .op = op};
     int r = parse_list(&l, body);
     if (r == 0) {
         g_ptr_array_sort(op->req->res.entries, compare_entries);
@@ -241,12 +247,15 @@ int s3_parse_buckets(struct s3_op *op, const GString *body)
 
 int s3_parse_uploads(struct s3_op *op, const GString *body, bool *ret_more)
 {
-    struct list l = {.root = "ListMultipartUploadsResult", .item = "ListMultipartUploadsResult/Upload", .op = op};
+    struct list l = {.root = "ListMultipartUploadsResult",
+                     .item = "ListMultipartUploadsResult/Upload",
+                     .op = op};
     int r = parse_list(&l, body);
     *ret_more = false;
     if (r == 0 && l.truncated) {
         char *next = decode(&l, l.next);
-        bool again = op->marker && strcmp(op->marker, next) == 0 && g_strcmp0(op->upload_marker, l.next_upload) == 0;
+        bool again = op->marker && strcmp(op->marker, next) == 0 &&
+                     g_strcmp0(op->upload_marker, l.next_upload) == 0;
         g_free(op->marker);
         g_free(op->upload_marker);
         op->marker = next;
@@ -318,7 +327,8 @@ int s3_parse_parts(struct s3_op *op, const GString *body, bool *ret_more)
     struct parts p = {.parts = res->parts};
     int r = parse_body(body, &h, &p);
     *ret_more = p.truncated;
-    if (r == 0 && (p.bad || !p.seen_root || (p.truncated && (p.next == NULL || res->parts->len == before)))) {
+    if (r == 0 &&
+        (p.bad || !p.seen_root || (p.truncated && (p.next == NULL || res->parts->len == before)))) {
         r = -EBADMSG;
     }
     if (r == 0 && p.truncated) {
@@ -374,7 +384,8 @@ int s3_parse_upload_id(struct s3_op *op, const GString *body)
 
 int s3_parse_etag(struct s3_op *op, const GString *body)
 {
-    static const char *const roots[] = {"CopyObjectResult", "CopyPartResult", "CompleteMultipartUploadResult", NULL};
+    static const char *const roots[] = {"CopyObjectResult", "CopyPartResult",
+                                        "CompleteMultipartUploadResult", NULL};
     g_autofree char *etag = NULL;
     int r = parse_value(body, roots, "ETag", &etag);
     if (r == 0) {
@@ -453,7 +464,8 @@ static void deleted_end(void *ctx, const char *path, const char *text)
     } else if (strcmp(path, "DeleteResult/Error/Message") == 0) {
         g_strlcpy(d->message, text, sizeof d->message);
     } else if (strcmp(path, "DeleteResult/Error") == 0 && strcmp(d->code, "NoSuchKey") != 0) {
-        s3_deleted_failed(d->op, d->key ? d->key : "", 400, d->code[0] ? d->code : "InternalError", d->message);
+        s3_deleted_failed(d->op, d->key ? d->key : "", 400, d->code[0] ? d->code : "InternalError",
+                          d->message);
     }
 }
 

@@ -18,7 +18,8 @@
 
 /* Sentences */
 
-/* Keys may hold anything: control characters and what is not UTF-8 become \xNN; cut at max bytes. */
+/* Keys may hold anything: control characters and what is not UTF-8 become \xNN; cut at max bytes.
+ */
 static void append_escaped(GString *to, const char *s, size_t max)
 {
     size_t start = to->len;
@@ -32,7 +33,7 @@ static void append_escaped(GString *to, const char *s, size_t max)
             g_string_append_printf(to, "\\x%02x", (unsigned char)*s);
             s++;
         } else {
-            const char *next = g_utf8_next_char(s);
+            const char *next = s + g_utf8_skip[(unsigned char)*s];
             g_string_append_len(to, s, next - s);
             s = next;
         }
@@ -46,7 +47,9 @@ static char *describe(const struct s3_op *op)
     if (op->req->bucket && op->req->verb != STORE_BUCKETS) {
         append_escaped(s, op->req->bucket, 24);
     }
-    const char *key = op->req->verb == STORE_LIST || op->req->verb == STORE_MPU_LIST ? op->req->prefix : op->req->key;
+    const char *key = op->req->verb == STORE_LIST || op->req->verb == STORE_MPU_LIST
+                          ? op->req->prefix
+                          : op->req->key;
     if (key && op->req->verb != STORE_DELETE_MANY) {
         g_string_append_c(s, '/');
         append_escaped(s, key, 40);
@@ -79,7 +82,8 @@ static void fail_why(struct s3_op *op, int err, enum store_class cls, const char
     fail(op, (struct store_verdict){.err = err, .cls = cls}, NULL, why);
 }
 
-/* Which condition failed is known here alone; and after a repetition by curl it may have been our own first attempt that made it fail. */
+/* Which condition failed is known here alone; and after a repetition by curl it may have been our
+ * own first attempt that made it fail. */
 static struct store_verdict refine(const struct s3_op *op, struct store_verdict v)
 {
     if (v.cls == STORE_CLASS_CONFLICT) {
@@ -96,7 +100,8 @@ static struct store_verdict refine(const struct s3_op *op, struct store_verdict 
 static void fail_status(struct s3_op *op, const struct s3_error *e)
 {
     int status = op->x.reply.status;
-    struct store_verdict v = refine(op, store_classify(0, status, e->code, op->req->verb, op->conditional));
+    struct store_verdict v =
+        refine(op, store_classify(0, status, e->code, op->req->verb, op->conditional));
     if (v.err == 0) {
         v = (struct store_verdict){-EIO, STORE_CLASS_FATAL};
     }
@@ -110,7 +115,8 @@ static void fail_status(struct s3_op *op, const struct s3_error *e)
     op->req->res.http_status = status;
     const char *after = http_header(&op->x.reply, "retry-after");
     if (after) {
-        int64_t s = g_ascii_isdigit(*after) ? strtoll(after, NULL, 10) : curl_getdate(after, NULL) - time(NULL);
+        int64_t s = g_ascii_isdigit(*after) ? strtoll(after, NULL, 10)
+                                            : curl_getdate(after, NULL) - time(NULL);
         op->req->res.retry_after_ns = (uint64_t)CLAMP(s, 0, 3600) * NSEC_PER_SEC;
     }
 }
@@ -149,15 +155,28 @@ static void fail_local(struct s3_op *op)
     op->req->res.http_status = r->status;
 }
 
+/* A CA of the right name and another key ends the handshake with an error of the decoder's, which
+ * curl does not take for a failed verification. Trying again would not help. */
+static int true_curl_code(const struct http_reply *r)
+{
+    if (r->curl == CURLE_SSL_CONNECT_ERROR &&
+        (strstr(r->error, "asn1") || strstr(r->error, "certificate"))) {
+        return CURLE_PEER_FAILED_VERIFICATION;
+    }
+    return r->curl;
+}
+
 static void fail_curl(struct s3_op *op)
 {
     const struct http_reply *r = &op->x.reply;
-    struct store_verdict v = store_classify(r->curl, r->status, NULL, op->req->verb, op->conditional && r->sent);
+    struct store_verdict v = store_classify(true_curl_code(r), r->status, NULL, op->req->verb,
+                                            op->conditional && r->sent);
     const char *text = r->error[0] ? r->error : curl_easy_strerror((CURLcode)r->curl);
-    g_autofree char *what = r->stalled ? g_strdup("no byte moved for too long")
-                            : v.err == -EKEYREJECTED
-                                ? g_strdup_printf("the server's certificate is not trusted (%s)", text)
-                                : g_strdup(text);
+    g_autofree char *what =
+        r->stalled ? g_strdup("no byte moved for too long")
+        : v.err == -EKEYREJECTED
+            ? g_strdup_printf("the server's certificate is not trusted (%s)", text)
+            : g_strdup(text);
     fail(op, v, NULL, what);
     op->req->res.http_status = r->status;
 }
@@ -237,7 +256,8 @@ static bool same_etag(const char *asked, const char *got)
     return strcmp(a, got) == 0;
 }
 
-static bool parse_content_range(const char *s, uint64_t *ret_first, uint64_t *ret_last, uint64_t *ret_total)
+static bool parse_content_range(const char *s, uint64_t *ret_first, uint64_t *ret_last,
+                                uint64_t *ret_total)
 {
     unsigned long long first, last, total;
     int n = 0;
@@ -253,15 +273,18 @@ static int begin_partial(struct s3_op *op)
 {
     const struct store_range *asked = &op->req->range;
     uint64_t first, last, total;
-    if (!asked->set || !parse_content_range(http_header(&op->x.reply, "content-range"), &first, &last, &total)) {
-        return refuse(op, -EBADMSG, STORE_CLASS_FATAL, "the reply's Content-Range is missing or senseless");
+    if (!asked->set ||
+        !parse_content_range(http_header(&op->x.reply, "content-range"), &first, &last, &total)) {
+        return refuse(op, -EBADMSG, STORE_CLASS_FATAL,
+                      "the reply's Content-Range is missing or senseless");
     }
     uint64_t want = total - first;
     if (asked->len > 0) {
         want = MIN(want, asked->len);
     }
     if (first != asked->off || last - first + 1 > want) {
-        return refuse(op, -EBADMSG, STORE_CLASS_FATAL, "the server sent another range than asked for");
+        return refuse(op, -EBADMSG, STORE_CLASS_FATAL,
+                      "the server sent another range than asked for");
     }
     op->req->res.object.size = total;
     op->x.sink_left = want;
@@ -273,13 +296,15 @@ static int begin_whole(struct s3_op *op)
     const struct store_range *asked = &op->req->range;
     uint64_t size;
     if (!header_uint(&op->x.reply, "content-length", &size)) {
-        return refuse(op, -EBADMSG, STORE_CLASS_FATAL, "the reply does not say how long the object is");
+        return refuse(op, -EBADMSG, STORE_CLASS_FATAL,
+                      "the reply does not say how long the object is");
     }
     op->req->res.object.size = size;
     op->x.sink_left = size;
     if (asked->set) {
         if (asked->off > 0) {
-            return refuse(op, -EBADMSG, STORE_CLASS_FATAL, "the server ignored the range asked for");
+            return refuse(op, -EBADMSG, STORE_CLASS_FATAL,
+                          "the server ignored the range asked for");
         }
         if (size == 0 && asked->len > 0) {
             return refuse(op, -ERANGE, STORE_CLASS_FATAL, "the range lies past the end");
@@ -304,7 +329,8 @@ int s3_reply_begin(struct http_exchange *x)
         return refuse(op, -EBADMSG, STORE_CLASS_FATAL, "the reply has no ETag");
     }
     if (op->req->if_match && !same_etag(op->req->if_match, etag)) {
-        return refuse(op, -ESTALE, STORE_CLASS_CONFLICT, "the server sent another version than asked for");
+        return refuse(op, -ESTALE, STORE_CLASS_CONFLICT,
+                      "the server sent another version than asked for");
     }
     int r = x->reply.status == 206 ? begin_partial(op) : begin_whole(op);
     if (r == 0) {
@@ -343,7 +369,8 @@ static bool follow_region(struct s3_op *op, const struct s3_error *e)
 static bool correct_clock(struct s3_op *op, const struct s3_error *e)
 {
     const char *date = http_header(&op->x.reply, "date");
-    bool skewed = strcmp(e->code, "RequestTimeTooSkewed") == 0 || (e->code[0] == '\0' && op->x.reply.status == 403);
+    bool skewed = strcmp(e->code, "RequestTimeTooSkewed") == 0 ||
+                  (e->code[0] == '\0' && op->x.reply.status == 403);
     if (op->clock_set || !skewed || date == NULL) {
         return false;
     }
@@ -370,7 +397,8 @@ static GHashTable *new_tags(void)
     return g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
 }
 
-void s3_deleted_failed(struct s3_op *op, const char *key, int status, const char *code, const char *message)
+void s3_deleted_failed(struct s3_op *op, const char *key, int status, const char *code,
+                       const char *message)
 {
     struct store_result *res = &op->req->res;
     if (res->failed == NULL) {
@@ -379,7 +407,8 @@ void s3_deleted_failed(struct s3_op *op, const char *key, int status, const char
     g_ptr_array_add(res->failed, g_strdup(key));
     if (res->err == 0) {
         struct store_verdict v = store_classify(0, status, code, STORE_DELETE, false);
-        g_autofree char *what = g_strdup_printf("%s: %s: %s", key, code, without_secrets(op, message));
+        g_autofree char *what =
+            g_strdup_printf("%s: %s: %s", key, code, without_secrets(op, message));
         fail(op, v, code, what);
     }
 }
@@ -413,7 +442,8 @@ static void digest_get(struct s3_op *op)
 {
     op->req->res.bytes = op->x.reply.bytes;
     if (op->x.sink_left > 0) {
-        g_autofree char *why = g_strdup_printf("the body ended %" G_GUINT64_FORMAT " bytes early", op->x.sink_left);
+        g_autofree char *why =
+            g_strdup_printf("the body ended %" G_GUINT64_FORMAT " bytes early", op->x.sink_left);
         fail_why(op, -ECONNRESET, STORE_CLASS_RETRY, why);
         op->req->res.http_status = op->x.reply.status;
     }
@@ -422,7 +452,8 @@ static void digest_get(struct s3_op *op)
 static void digest_head(struct s3_op *op)
 {
     take_object(op);
-    if (op->req->res.object.etag == NULL || !header_uint(&op->x.reply, "content-length", &op->req->res.object.size)) {
+    if (op->req->res.object.etag == NULL ||
+        !header_uint(&op->x.reply, "content-length", &op->req->res.object.size)) {
         fail_reply(op, "the reply has no ETag or no length");
     } else if (op->req->if_match && !same_etag(op->req->if_match, op->req->res.object.etag)) {
         fail_why(op, -ESTALE, STORE_CLASS_CONFLICT, "the object has changed");
@@ -438,7 +469,8 @@ static void digest_written(struct s3_op *op)
     }
 }
 
-/* A copy's or a completion's reply: the body says how it went, the headers which version it made. */
+/* A copy's or a completion's reply: the body says how it went, the headers which version it made.
+ */
 static int digest_made(struct s3_op *op)
 {
     const char *version = http_header(&op->x.reply, "x-amz-version-id");

@@ -118,8 +118,8 @@ static void header_range(struct message *m, const char *name)
     if (!r->set) {
         return;
     }
-    g_autofree char *v = r->len ? g_strdup_printf("bytes=%" G_GUINT64_FORMAT "-%" G_GUINT64_FORMAT, r->off,
-                                                  r->off + (r->len - 1))
+    g_autofree char *v = r->len ? g_strdup_printf("bytes=%" G_GUINT64_FORMAT "-%" G_GUINT64_FORMAT,
+                                                  r->off, r->off + (r->len - 1))
                                 : g_strdup_printf("bytes=%" G_GUINT64_FORMAT "-", r->off);
     header(m, name, v);
 }
@@ -197,7 +197,8 @@ static void build_bucket_create(struct message *m)
     if (!m->op->s3->on_aws || strcmp(m->op->region, "us-east-1") == 0) {
         return; /* elsewhere the server has one place to put it */
     }
-    GString *xml = g_string_new("<CreateBucketConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">");
+    GString *xml = g_string_new(
+        "<CreateBucketConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">");
     xml_append(xml, "LocationConstraint", m->op->region);
     g_string_append(xml, "</CreateBucketConfiguration>");
     body_xml(m, xml, false);
@@ -214,7 +215,8 @@ static void build_delete_many(struct message *m)
     }
     g_clear_pointer(&op->single, g_ptr_array_unref);
     op->single = g_ptr_array_new();
-    GString *xml = g_string_new("<Delete xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Quiet>true</Quiet>");
+    GString *xml = g_string_new(
+        "<Delete xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Quiet>true</Quiet>");
     size_t n = 0;
     for (size_t i = 0; i < m->req->n_keys; i++) {
         char *key = g_string_chunk_insert(m->strings, m->req->keys[i]);
@@ -241,10 +243,12 @@ static void build_delete_many(struct message *m)
 
 static void build_complete(struct message *m)
 {
-    GString *xml = g_string_new("<CompleteMultipartUpload xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">");
+    GString *xml =
+        g_string_new("<CompleteMultipartUpload xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">");
     for (size_t i = 0; i < m->req->n_parts; i++) {
         const struct store_part *p = &m->req->parts[i];
-        g_autofree char *etag = p->etag[0] == '"' ? g_strdup(p->etag) : g_strdup_printf("\"%s\"", p->etag);
+        g_autofree char *etag =
+            p->etag[0] == '"' ? g_strdup(p->etag) : g_strdup_printf("\"%s\"", p->etag);
         g_string_append_printf(xml, "<Part><PartNumber>%u</PartNumber>", p->number);
         xml_append(xml, "ETag", etag);
         g_string_append(xml, "</Part>");
@@ -264,7 +268,8 @@ static void build_tags_put(struct message *m)
         return;
     }
     m->method = "PUT";
-    GString *xml = g_string_new("<Tagging xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><TagSet>");
+    GString *xml =
+        g_string_new("<Tagging xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><TagSet>");
     GHashTableIter it;
     gpointer name, value;
     g_hash_table_iter_init(&it, m->req->tags);
@@ -423,7 +428,8 @@ static bool use_virtual_host(const struct s3 *s3, const char *bucket)
 static void address(const struct message *m, char **ret_host, GString *path)
 {
     const struct s3 *s3 = m->op->s3;
-    g_autofree char *host = s3->host ? g_strdup(s3->host) : g_strconcat("s3.", m->op->region, s3->aws_suffix, NULL);
+    g_autofree char *host =
+        s3->host ? g_strdup(s3->host) : g_strconcat("s3.", m->op->region, s3->aws_suffix, NULL);
     g_string_append_c(path, '/');
     if (m->bucket && use_virtual_host(s3, m->bucket)) {
         *ret_host = g_strconcat(m->bucket, ".", host, NULL);
@@ -444,8 +450,8 @@ static void address(const struct message *m, char **ret_host, GString *path)
 /* Signed: what changes the meaning. Other headers may be touched by a proxy on the way. */
 static bool is_signed(const char *name)
 {
-    return strcmp(name, "host") == 0 || strcmp(name, "content-type") == 0 || strcmp(name, "content-md5") == 0 ||
-           g_str_has_prefix(name, "x-amz-");
+    return strcmp(name, "host") == 0 || strcmp(name, "content-type") == 0 ||
+           strcmp(name, "content-md5") == 0 || g_str_has_prefix(name, "x-amz-");
 }
 
 static int sign(struct message *m, const char *host, const char *path, const char *query)
@@ -500,7 +506,8 @@ static void to_exchange(struct message *m, const char *host, const char *path, c
     for (guint i = 0; i < m->headers->len; i++) {
         const struct sigv4_pair *h = &g_array_index(m->headers, struct sigv4_pair, i);
         /* curl takes "name:" as an order to leave a header out, "name;" as an empty one. */
-        g_autofree char *line = *h->value ? g_strconcat(h->name, ": ", h->value, NULL) : g_strconcat(h->name, ";", NULL);
+        g_autofree char *line = *h->value ? g_strconcat(h->name, ": ", h->value, NULL)
+                                          : g_strconcat(h->name, ";", NULL);
         x->headers = curl_slist_append(x->headers, line);
         has_type = has_type || strcmp(h->name, "content-type") == 0;
     }
@@ -527,9 +534,9 @@ int s3_request_prepare(struct http_exchange *x)
         .headers = g_array_new(FALSE, FALSE, sizeof(struct sigv4_pair)),
         .payload_hash = SIGV4_EMPTY_SHA256,
     };
-    if (op->req->verb != STORE_LIST && op->req->verb != STORE_MPU_LIST && op->req->verb != STORE_DELETE_MANY &&
-        op->req->verb != STORE_BUCKETS && op->req->verb != STORE_BUCKET_CREATE &&
-        op->req->verb != STORE_BUCKET_DELETE) {
+    if (op->req->verb != STORE_LIST && op->req->verb != STORE_MPU_LIST &&
+        op->req->verb != STORE_DELETE_MANY && op->req->verb != STORE_BUCKETS &&
+        op->req->verb != STORE_BUCKET_CREATE && op->req->verb != STORE_BUCKET_DELETE) {
         m.key = op->req->key;
     }
     g_free(op->region);

@@ -156,7 +156,9 @@ char *sigv4_canonical(const struct sigv4_input *in, char **ret_signed_headers)
 static int hmac(const void *key, size_t n_key, const char *text, uint8_t out[static 32])
 {
     unsigned len = 32;
-    return HMAC(EVP_sha256(), key, (int)n_key, (const uint8_t *)text, strlen(text), out, &len) ? 0 : -EIO;
+    return HMAC(EVP_sha256(), key, (int)n_key, (const uint8_t *)text, strlen(text), out, &len)
+               ? 0
+               : -EIO;
 }
 
 static bool key_fits(const struct sigv4_key *k, const struct sigv4_input *in)
@@ -206,8 +208,10 @@ int sigv4_sign(const struct sigv4_input *in, struct sigv4_key *cache, char **ret
     g_autofree char *canonical = sigv4_canonical(in, &names);
     char hash[SIGV4_SHA256_HEX_SIZE];
     sigv4_sha256_hex(canonical, strlen(canonical), hash);
-    g_autofree char *scope = g_strdup_printf("%.8s/%s/%s/aws4_request", in->time, in->region, in->service);
-    g_autofree char *to_sign = g_strdup_printf("AWS4-HMAC-SHA256\n%s\n%s\n%s", in->time, scope, hash);
+    g_autofree char *scope =
+        g_strdup_printf("%.8s/%s/%s/aws4_request", in->time, in->region, in->service);
+    g_autofree char *to_sign =
+        g_strdup_printf("AWS4-HMAC-SHA256\n%s\n%s\n%s", in->time, scope, hash);
 
     uint8_t mac[32];
     char signature[SIGV4_SHA256_HEX_SIZE];
@@ -217,8 +221,9 @@ int sigv4_sign(const struct sigv4_input *in, struct sigv4_key *cache, char **ret
         return r;
     }
     to_hex(mac, sizeof mac, signature);
-    *ret_authorization = g_strdup_printf("AWS4-HMAC-SHA256 Credential=%s/%s, SignedHeaders=%s, Signature=%s",
-                                         in->access_key, scope, names, signature);
+    *ret_authorization =
+        g_strdup_printf("AWS4-HMAC-SHA256 Credential=%s/%s, SignedHeaders=%s, Signature=%s",
+                        in->access_key, scope, names, signature);
     return 0;
 }
 

@@ -22,9 +22,11 @@ struct sigv4_pair {
 
 struct sigv4_input {
     const char *method;
-    const char *path; /* as it stands in the request line: starts with '/', encoded once (sigv4_encode) */
+    const char
+        *path; /* as it stands in the request line: starts with '/', encoded once (sigv4_encode) */
     const char *query; /* canonical (sigv4_query); "" if none */
-    const struct sigv4_pair *headers; /* all that is to be signed, host and x-amz-date among them; any order and case */
+    const struct sigv4_pair
+        *headers; /* all that is to be signed, host and x-amz-date among them; any order and case */
     size_t n_headers;
     const char *payload_hash; /* hex SHA-256 of the body, or SIGV4_UNSIGNED */
     const char *access_key, *secret_key;
@@ -32,7 +34,8 @@ struct sigv4_input {
     const char *time; /* sigv4_time() */
 };
 
-/* A derived signing key that is reused while day and region stay the same. Zero it at first, wipe it (sigv4_key_wipe) at last. */
+/* A derived signing key that is reused while day and region stay the same. Zero it at first, wipe
+ * it (sigv4_key_wipe) at last. */
 struct sigv4_key {
     char date[9];
     char region[64];
@@ -41,14 +44,17 @@ struct sigv4_key {
     bool set;
 };
 
-/* Appends s, n bytes, with all but A-Z a-z 0-9 - . _ ~ as %XX; keep_slash leaves '/' as it is (paths). */
+/* Appends s, n bytes, with all but A-Z a-z 0-9 - . _ ~ as %XX; keep_slash leaves '/' as it is
+ * (paths). */
 void sigv4_encode(GString *to, const char *s, size_t n, bool keep_slash);
-/* The canonical query string of these names and values (NULL value = ""), sorted, encoded. Also what goes on the wire. */
+/* The canonical query string of these names and values (NULL value = ""), sorted, encoded. Also
+ * what goes on the wire. */
 char *sigv4_query(const struct sigv4_pair *params, size_t n);
 void sigv4_time(time_t t, char buf[static SIGV4_TIME_SIZE]);
 void sigv4_sha256_hex(const void *data, size_t n, char hex[static SIGV4_SHA256_HEX_SIZE]);
 /* The canonical request; ret_signed_headers gets "host;x-amz-date". Caller frees both. */
 char *sigv4_canonical(const struct sigv4_input *in, char **ret_signed_headers);
-/* The value of the Authorization header; caller frees. cache may be NULL. 0, or -EIO when the crypto library fails. */
+/* The value of the Authorization header; caller frees. cache may be NULL. 0, or -EIO when the
+ * crypto library fails. */
 int sigv4_sign(const struct sigv4_input *in, struct sigv4_key *cache, char **ret_authorization);
 void sigv4_key_wipe(struct sigv4_key *k);

@@ -31,7 +31,7 @@ struct store;
 
 enum store_verb {
     STORE_HEAD,           /* → res.object */
-    STORE_GET,            /* range → sink; → res.object (headers as in HEAD, size = whole object's) */
+    STORE_GET,            /* range → sink; → res.object (headers as in HEAD, size = whole object's), also when the body broke off */
     STORE_PUT,            /* source, headers, if_match/if_none_match → res.object.etag */
     STORE_DELETE,         /* if_match; deleting what is absent succeeds, as in S3 */
     STORE_DELETE_MANY,    /* keys → res.failed: those that could not be deleted */
@@ -176,8 +176,10 @@ struct store_caps {
 struct store_ops {
     const char *name;
     void (*submit)(struct store *s, struct store_request *req);
-    /* Asks that req end soon, with -ECANCELED unless it is done anyway; done still runs, once. Called only
-     * between submit and done (the caller's guarantee). Never blocks, never runs done inline. */
+    /* Asks that req end soon, with -ECANCELED unless it is done anyway; done still runs, once. Called only after
+     * submit has returned and before done has (the caller's guarantee); so it may come while the layer is inside
+     * store_complete() for req: a layer looks req up under its own lock, and ignores what it has ended. Never
+     * blocks, never runs done inline; takes locks of rank ENGINE and above only. */
     void (*cancel)(struct store *s, struct store_request *req);
     void (*caps)(struct store *s, struct store_caps *ret); /* blocks on the first call per endpoint where it probes */
     void (*destroy)(struct store *s); /* no request is under way; also destroys the layer below */

@@ -170,7 +170,8 @@ static int open_endpoint(struct s3 *s3, const struct store_s3_params *p)
             return log_error_errno(-EINVAL, "the endpoint must not hold a user name");
         }
         if (parse_endpoint(s3, p->endpoint, &host) < 0) {
-            return log_error_errno(-EINVAL, "endpoint \"%s\" is not of the form http[s]://host[:port]", p->endpoint);
+            return log_error_errno(
+                -EINVAL, "endpoint \"%s\" is not of the form http[s]://host[:port]", p->endpoint);
         }
         recognize_aws(s3, host);
     } else {
@@ -181,7 +182,8 @@ static int open_endpoint(struct s3 *s3, const struct store_s3_params *p)
     if (s3->region == NULL) {
         s3->region = g_strdup("us-east-1");
     }
-    if (strspn(s3->region, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") != strlen(s3->region) ||
+    if (strspn(s3->region, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") !=
+            strlen(s3->region) ||
         strlen(s3->region) > 60) {
         return log_error_errno(-EINVAL, "region \"%s\" is not a region's name", s3->region);
     }

@@ -29,8 +29,8 @@ static void refuse(struct state *s)
     XML_StopParser(s->parser, XML_FALSE);
 }
 
-static void XMLCALL on_doctype(void *data, const XML_Char *name, const XML_Char *sysid, const XML_Char *pubid,
-                               int internal)
+static void XMLCALL on_doctype(void *data, const XML_Char *name, const XML_Char *sysid,
+                               const XML_Char *pubid, int internal)
 {
     refuse(data);
 }
@@ -88,14 +88,16 @@ static void XMLCALL on_text(void *data, const XML_Char *text, int n)
 
 int xml_parse(const char *data, size_t n, const struct xml_handlers *h, void *ctx)
 {
-    while (n > 0 && g_ascii_isspace(*data)) { /* keep-alive blanks; an XML declaration must come first */
+    while (n > 0 &&
+           g_ascii_isspace(*data)) { /* keep-alive blanks; an XML declaration must come first */
         data++;
         n--;
     }
     if (n == 0 || n > G_MAXINT) {
         return -EBADMSG;
     }
-    struct state s = {.h = h, .ctx = ctx, .parser = XML_ParserCreate(NULL), .path = g_string_new(NULL)};
+    struct state s = {
+        .h = h, .ctx = ctx, .parser = XML_ParserCreate(NULL), .path = g_string_new(NULL)};
     XML_SetUserData(s.parser, &s);
     XML_SetElementHandler(s.parser, on_start, on_end);
     XML_SetCharacterDataHandler(s.parser, on_text);
@@ -116,7 +118,7 @@ bool xml_can_hold(const char *s)
     if (!g_utf8_validate(s, -1, NULL)) {
         return false;
     }
-    for (const char *p = s; *p; p = g_utf8_next_char(p)) {
+    for (const char *p = s; *p; p += g_utf8_skip[(unsigned char)*p]) {
         gunichar c = g_utf8_get_char(p);
         if ((c < 0x20 && c != '\t' && c != '\n' && c != '\r') || c == 0xfffe || c == 0xffff) {
             return false;

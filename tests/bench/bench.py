@@ -286,7 +286,7 @@ class Curl:
 
     def curl(self, blocks):
         config = "next\n".join("".join('%s = "%s"\n' % o for o in b) for b in blocks)
-        return run_measured(["curl", "-q", "-sS", "-f", "-Z", "--parallel-immediate", "--parallel-max", "8", "-K", "-"], config)
+        return run_measured(["curl", "-q", "-sS", "--no-progress-meter", "-f", "-Z", "--parallel-immediate", "--parallel-max", "8", "-K", "-"], config)
 
     def read(self, key, size, sha):
         url = self.store.url("GET", key)

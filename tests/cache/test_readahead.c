@@ -21,8 +21,8 @@ struct play {
     struct readahead_plan plan; /* of the last read */
     uint64_t now, cap;
     uint64_t ahead_bytes, gets, dropped;
-    uint64_t late;          /* bytes read that had not been asked for ahead */
-    GArray *asked;          /* struct readahead_range, as they came */
+    uint64_t late; /* bytes read that had not been asked for ahead */
+    GArray *asked; /* struct readahead_range, as they came */
 };
 
 static struct play *play_new(uint64_t size)
@@ -270,8 +270,12 @@ static void test_first_read(void)
     static const struct {
         uint64_t size, len, total;
     } cases[] = {
-        {GIB, 4 * KIB, 512 * KIB},  {GIB, 128 * KIB, 512 * KIB}, {GIB, 512 * KIB, MIB},
-        {GIB, MIB, MIB},            {GIB, 4 * MIB, 4 * MIB},     {300 * KIB, 128 * KIB, 300 * KIB},
+        {GIB, 4 * KIB, 512 * KIB},
+        {GIB, 128 * KIB, 512 * KIB},
+        {GIB, 512 * KIB, MIB},
+        {GIB, MIB, MIB},
+        {GIB, 4 * MIB, 4 * MIB},
+        {300 * KIB, 128 * KIB, 300 * KIB},
         {100 * KIB, 100 * KIB, 100 * KIB},
     };
     for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {

@@ -55,7 +55,8 @@ static inline void world_set_hook(struct world *w,
     mutex_unlock(&w->lock);
 }
 
-static inline void world_committed(void *owner, const struct store_object *now)
+static inline void world_committed(void *owner, const struct store_object *now,
+                                   bool same_content)
 {
     struct world *w = owner;
     mutex_lock(&w->lock);

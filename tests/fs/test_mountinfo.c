@@ -35,9 +35,12 @@ static void test_list(void)
     g_assert_cmpstr(m->mountpoint, ==, "/mnt/a");
     g_assert_cmpstr(m->source, ==, "s3://videos");
     g_assert_cmpuint(m->uid, ==, 1000);
+    g_assert_cmpstr(m->dev, ==, "0:50");
+    g_assert_true(m->propagates);
     m = list->pdata[1];
     g_assert_cmpstr(m->mountpoint, ==, "/mnt/a/in it");
     g_assert_cmpstr(m->source, ==, "local:/x,b");
+    g_assert_false(m->propagates);
     g_autoptr(GPtrArray) none = mountinfo_list("");
     g_assert_cmpuint(none->len, ==, 0);
     g_autoptr(GPtrArray) real = mountinfo_list(NULL);

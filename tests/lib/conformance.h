@@ -39,8 +39,10 @@ struct conf_case {
 };
 
 /* One list of cases per file; the names are built once and live on. */
-void conf_add(GArray *cases, const char *name, void (*run)(struct conf *c, const void *arg), const void *arg);
-void conf_add_network(GArray *cases, const char *name, void (*run)(struct conf *c, const void *arg));
+void conf_add(GArray *cases, const char *name, void (*run)(struct conf *c, const void *arg),
+              const void *arg);
+void conf_add_network(GArray *cases, const char *name,
+                      void (*run)(struct conf *c, const void *arg));
 void conf_objects_cases(GArray *cases);
 void conf_keys_cases(GArray *cases);
 void conf_conditions_cases(GArray *cases);
@@ -51,12 +53,18 @@ void conf_delete_cases(GArray *cases);
 void conf_async_cases(GArray *cases);
 void conf_endpoint_cases(GArray *cases);
 
-/* What a server is known to do otherwise; NULL when nothing is known. */
-const char *conf_deviation(const char *server, const char *name);
+/* What a server is known to do otherwise. */
+struct conf_deviation {
+    const char *server, *name;
+    const char *found; /* a piece of the failure's text */
+    bool sometimes;    /* a race within the server: now and then it does it right */
+};
+const struct conf_deviation *conf_deviation(const char *server, const char *name); /* NULL: none */
 /* Rows of the table that name a case that is not there are a mistake. */
 bool conf_deviation_rows_exist(GArray *cases);
 
-/* Fills store, server and endpoint with what the environment names; else a local store in the path. */
+/* Fills store, server and endpoint with what the environment names; else a local store in the path.
+ */
 int conf_store_open(struct conf *c, const char *local_path);
 /* Another store on an endpoint, with other keys (NULL access_key: anonymous). */
 struct store *conf_store_on(const struct conf_endpoint *e, const char *probe_bucket);
@@ -100,7 +108,8 @@ struct conf_memory {
     const guint8 *data;
     size_t n;
 };
-struct store_source conf_source(struct conf_memory *m, const void *data, size_t n); /* m lives as long */
+struct store_source conf_source(struct conf_memory *m, const void *data,
+                                size_t n); /* m lives as long */
 
 struct conf_pattern_source {
     uint64_t seed;
@@ -129,14 +138,15 @@ bool conf_delete(struct conf *c, const char *key);
 bool conf_mpu_create(struct conf *c, const char *key, char **ret_id);
 bool conf_mpu_part(struct conf *c, const char *key, const char *id, unsigned number, GBytes *b,
                    struct store_part *ret);
-bool conf_mpu_complete(struct conf *c, const char *key, const char *id, struct store_part *parts, size_t n,
-                       char **ret_etag);
+bool conf_mpu_complete(struct conf *c, const char *key, const char *id, struct store_part *parts,
+                       size_t n, char **ret_etag);
 bool conf_mpu_abort(struct conf *c, const char *key, const char *id);
 
 /* All pages of a listing, as text: keys, and common prefixes with a '*' behind. */
 bool conf_list(struct conf *c, const struct store_request *like, GPtrArray **ret);
 /* The listing is exactly these lines (one string, '\n' between), below the case's own prefix. */
-bool conf_list_is(struct conf *c, const struct store_request *like, const char *strip, const char *expected);
+bool conf_list_is(struct conf *c, const struct store_request *like, const char *strip,
+                  const char *expected);
 
 /* A bucket of the case's own; conf_bucket_remove() empties it. */
 char *conf_bucket_new(struct conf *c);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * conformance_conditions: If-Match and If-None-Match on every verb that takes them. A condition that
- * fails leaves everything as it was.
+ * conformance_conditions: If-Match and If-None-Match on every verb that takes them. A condition
+ * that fails leaves everything as it was.
  */
 #include "tests/lib/conformance.h"
 
@@ -36,7 +36,8 @@ static void get_mismatch_range(struct conf *c, const void *arg)
     _cleanup_sink_ struct conf_sink sink;
     REQUEST(r, .verb = STORE_GET, .key = key, .if_match = OTHER_ETAG, .sink = conf_sink(&sink, 100),
             .range = {.off = 100, .len = 1, .set = true});
-    TRY(conf_expect(c, &r, -ESTALE, STORE_CLASS_CONFLICT)); /* the condition comes before the range */
+    TRY(conf_expect(c, &r, -ESTALE,
+                    STORE_CLASS_CONFLICT)); /* the condition comes before the range */
 }
 
 static void get_match_absent(struct conf *c, const void *arg)
@@ -86,8 +87,8 @@ static const struct write_row writes[] = {
     {"if/complete-match-absent", true, NULL, false, false, true, -ESTALE},
 };
 
-static bool write_complete(struct conf *c, const struct write_row *row, const char *key, struct store_request *r,
-                           GBytes *b)
+static bool write_complete(struct conf *c, const struct write_row *row, const char *key,
+                           struct store_request *r, GBytes *b)
 {
     g_autofree char *id = NULL;
     struct store_part part = {0};
@@ -117,7 +118,9 @@ static void write_case(struct conf *c, const void *arg)
     }
     struct conf_memory m;
     REQUEST(r, .verb = STORE_PUT, .key = key, .if_none_match = row->none_match,
-            .if_match = row->match ? etag : row->mismatch ? OTHER_ETAG : NULL);
+            .if_match = row->match      ? etag
+                        : row->mismatch ? OTHER_ETAG
+                                        : NULL);
     if (row->complete) {
         TRY(write_complete(c, row, key, &r, b));
     } else {
@@ -140,7 +143,8 @@ static void put_match_multipart(struct conf *c, const void *arg)
     g_autoptr(GBytes) b = conf_pattern(1, 100);
     struct store_part part = {0};
     TRY(conf_mpu_create(c, key, &id));
-    bool ok = conf_mpu_part(c, key, id, 1, b, &part) && conf_mpu_complete(c, key, id, &part, 1, &etag);
+    bool ok =
+        conf_mpu_part(c, key, id, 1, b, &part) && conf_mpu_complete(c, key, id, &part, 1, &etag);
     g_free(part.etag);
     TRY(ok);
     struct conf_memory m;
@@ -155,7 +159,8 @@ static void put_after_delete(struct conf *c, const void *arg)
     TRY(conf_put_text(c, key, "x"));
     TRY(conf_delete(c, key));
     struct conf_memory m;
-    REQUEST(r, .verb = STORE_PUT, .key = key, .if_none_match = true, .source = conf_source(&m, "y", 1));
+    REQUEST(r, .verb = STORE_PUT, .key = key, .if_none_match = true,
+            .source = conf_source(&m, "y", 1));
     TRY(conf_ok(c, &r));
 }
 
@@ -237,7 +242,8 @@ static void copy_source_match(struct conf *c, const void *arg)
 {
     g_autofree char *from = conf_key(c, "from"), *to = conf_key(c, "to"), *etag = NULL;
     TRY(conf_put(c, from, "x", 1, &etag));
-    REQUEST(r, .verb = STORE_COPY, .key = to, .from_bucket = c->bucket, .from_key = from, .from_if_match = etag);
+    REQUEST(r, .verb = STORE_COPY, .key = to, .from_bucket = c->bucket, .from_key = from,
+            .from_if_match = etag);
     TRY(conf_ok(c, &r));
     TRY(conf_is_text(c, to, "x"));
 }
@@ -257,7 +263,8 @@ static void copy_none_match(struct conf *c, const void *arg)
     g_autofree char *from = conf_key(c, "from"), *to = conf_key(c, "to");
     TRY(conf_put_text(c, from, "new"));
     TRY(conf_put_text(c, to, "old"));
-    REQUEST(r, .verb = STORE_COPY, .key = to, .from_bucket = c->bucket, .from_key = from, .if_none_match = true);
+    REQUEST(r, .verb = STORE_COPY, .key = to, .from_bucket = c->bucket, .from_key = from,
+            .if_none_match = true);
     TRY(conf_expect(c, &r, -EEXIST, STORE_CLASS_CONFLICT));
     TRY(conf_is_text(c, to, "old"));
 }
@@ -267,7 +274,8 @@ static void copy_mismatch(struct conf *c, const void *arg)
     g_autofree char *from = conf_key(c, "from"), *to = conf_key(c, "to");
     TRY(conf_put_text(c, from, "new"));
     TRY(conf_put_text(c, to, "old"));
-    REQUEST(r, .verb = STORE_COPY, .key = to, .from_bucket = c->bucket, .from_key = from, .if_match = OTHER_ETAG);
+    REQUEST(r, .verb = STORE_COPY, .key = to, .from_bucket = c->bucket, .from_key = from,
+            .if_match = OTHER_ETAG);
     TRY(conf_expect(c, &r, -ESTALE, STORE_CLASS_CONFLICT));
     TRY(conf_is_text(c, to, "old"));
 }

@@ -10,7 +10,8 @@ static bool put_with_headers(struct conf *c, const char *key, const char *text)
                                                 .content_language = g_strdup("fr")};
     store_headers_set_meta(&h, "keep", "1");
     struct conf_memory m;
-    REQUEST(r, .verb = STORE_PUT, .key = key, .headers = &h, .source = conf_source(&m, text, strlen(text)));
+    REQUEST(r, .verb = STORE_PUT, .key = key, .headers = &h,
+            .source = conf_source(&m, text, strlen(text)));
     return conf_ok(c, &r);
 }
 
@@ -31,7 +32,8 @@ static bool copy(struct conf *c, const char *from, const char *to, char **ret_et
 
 static void simple(struct conf *c, const void *arg)
 {
-    g_autofree char *from = conf_key(c, "from"), *to = conf_key(c, "to"), *etag = NULL, *head = NULL;
+    g_autofree char *from = conf_key(c, "from"), *to = conf_key(c, "to"), *etag = NULL,
+                    *head = NULL;
     TRY(conf_put_text(c, from, "bytes"));
     TRY(copy(c, from, to, &etag));
     TRY(conf_is_text(c, to, "bytes"));
@@ -83,7 +85,8 @@ static void carries_headers(struct conf *c, const void *arg)
     TRY(conf_ok(c, &r));
     const struct store_headers *h = &r.res.object.headers;
     EXPECT(c, g_strcmp0(h->content_type, "text/x-first") == 0, "content type %s", h->content_type);
-    EXPECT(c, g_strcmp0(h->content_language, "fr") == 0, "content language %s", h->content_language);
+    EXPECT(c, g_strcmp0(h->content_language, "fr") == 0, "content language %s",
+           h->content_language);
     EXPECT(c, g_strcmp0(store_headers_get_meta(h, "keep"), "1") == 0, "the metadata is lost");
 }
 
@@ -104,8 +107,10 @@ static bool replaced(struct conf *c, const char *key)
     }
     const struct store_headers *h = &r.res.object.headers;
     if (g_strcmp0(h->content_type, "text/x-second") != 0 || h->content_language != NULL ||
-        store_headers_get_meta(h, "keep") != NULL || g_strcmp0(store_headers_get_meta(h, "new"), "2") != 0) {
-        return conf_fail(c, "the headers are not the new ones: %s, %s", h->content_type, h->content_language);
+        store_headers_get_meta(h, "keep") != NULL ||
+        g_strcmp0(store_headers_get_meta(h, "new"), "2") != 0) {
+        return conf_fail(c, "the headers are not the new ones: %s, %s", h->content_type,
+                         h->content_language);
     }
     return true;
 }
@@ -144,10 +149,12 @@ static void other_bucket(struct conf *c, const void *arg)
     g_autofree char *from = conf_key(c, "from"), *bucket = conf_bucket_new(c);
     TRY(bucket != NULL);
     TRY(conf_put_text(c, from, "across"));
-    REQUEST(r, .verb = STORE_COPY, .bucket = bucket, .key = "to", .from_bucket = c->bucket, .from_key = from);
+    REQUEST(r, .verb = STORE_COPY, .bucket = bucket, .key = "to", .from_bucket = c->bucket,
+            .from_key = from);
     _cleanup_sink_ struct conf_sink sink;
     REQUEST(g, .verb = STORE_GET, .bucket = bucket, .key = "to", .sink = conf_sink(&sink, 0));
-    if (conf_ok(c, &r) && conf_ok(c, &g) && (sink.bytes->len != 6 || memcmp(sink.bytes->data, "across", 6) != 0)) {
+    if (conf_ok(c, &r) && conf_ok(c, &g) &&
+        (sink.bytes->len != 6 || memcmp(sink.bytes->data, "across", 6) != 0)) {
         conf_fail(c, "other bytes");
     }
     conf_bucket_remove(c, bucket);
@@ -165,7 +172,8 @@ static void no_source(struct conf *c, const void *arg)
 static void no_source_bucket(struct conf *c, const void *arg)
 {
     g_autofree char *to = conf_key(c, "to");
-    REQUEST(r, .verb = STORE_COPY, .key = to, .from_bucket = "conf-no-such-bucket", .from_key = "k");
+    REQUEST(r, .verb = STORE_COPY, .key = to, .from_bucket = "conf-no-such-bucket",
+            .from_key = "k");
     TRY(conf_expect_code(c, &r, -ENOENT, STORE_CLASS_FATAL, "NoSuchBucket"));
 }
 
@@ -173,8 +181,8 @@ static void no_bucket(struct conf *c, const void *arg)
 {
     g_autofree char *from = conf_key(c, "from");
     TRY(conf_put_text(c, from, "x"));
-    REQUEST(r, .verb = STORE_COPY, .bucket = "conf-no-such-bucket", .key = "k", .from_bucket = c->bucket,
-            .from_key = from);
+    REQUEST(r, .verb = STORE_COPY, .bucket = "conf-no-such-bucket", .key = "k",
+            .from_bucket = c->bucket, .from_key = from);
     TRY(conf_expect_code(c, &r, -ENOENT, STORE_CLASS_FATAL, "NoSuchBucket"));
 }
 
@@ -208,18 +216,20 @@ static void of_multipart(struct conf *c, const void *arg)
     TRY(conf_is_bytes(c, to, b));
 }
 
-static bool copy_part(struct conf *c, const char *key, const char *id, unsigned number, const char *from,
-                      uint64_t off, uint64_t len, struct store_part *ret)
+static bool copy_part(struct conf *c, const char *key, const char *id, unsigned number,
+                      const char *from, uint64_t off, uint64_t len, struct store_part *ret)
 {
     REQUEST(r, .verb = STORE_MPU_COPY_PART, .key = key, .upload_id = id, .part_number = number,
-            .from_bucket = c->bucket, .from_key = from, .range = {.off = off, .len = len, .set = len > 0});
+            .from_bucket = c->bucket, .from_key = from,
+            .range = {.off = off, .len = len, .set = len > 0});
     if (!conf_ok(c, &r)) {
         return false;
     }
     if (r.res.object.etag == NULL) {
         return conf_fail(c, "a part's copy has no ETag");
     }
-    *ret = (struct store_part){.number = number, .size = len, .etag = g_steal_pointer(&r.res.object.etag)};
+    *ret = (struct store_part){
+        .number = number, .size = len, .etag = g_steal_pointer(&r.res.object.etag)};
     return true;
 }
 
@@ -246,11 +256,12 @@ static void copy_part_case(struct conf *c, const void *arg)
     TRY(put_three_parts(c, from, &b));
     TRY(conf_mpu_create(c, to, &id));
     bool ok = copy_part(c, to, id, 1, from, row->off, row->len, &part);
-    g_autoptr(GBytes) expected =
-        g_bytes_new_from_bytes(b, row->off, row->len > 0 ? row->len : g_bytes_get_size(b) - row->off);
+    g_autoptr(GBytes) expected = g_bytes_new_from_bytes(
+        b, row->off, row->len > 0 ? row->len : g_bytes_get_size(b) - row->off);
     if (ok) {
         g_autofree char *md5 = conf_md5(expected);
-        ok = strcmp(md5, part.etag) == 0 || conf_fail(c, "the part's ETag %s is not the MD5 %s", part.etag, md5);
+        ok = strcmp(md5, part.etag) == 0 ||
+             conf_fail(c, "the part's ETag %s is not the MD5 %s", part.etag, md5);
     }
     ok = ok && conf_delete(c, from) && conf_mpu_complete(c, to, id, &part, 1, NULL);
     g_free(part.etag);
@@ -258,7 +269,8 @@ static void copy_part_case(struct conf *c, const void *arg)
     TRY(conf_is_bytes(c, to, expected));
 }
 
-/* What the committer does to a changed file: clean ranges copied, a changed one uploaded, onto itself. */
+/* What the committer does to a changed file: clean ranges copied, a changed one uploaded, onto
+ * itself. */
 static void copy_part_mixed(struct conf *c, const void *arg)
 {
     g_autofree char *key = conf_key(c, "o"), *id = NULL;
@@ -269,8 +281,8 @@ static void copy_part_mixed(struct conf *c, const void *arg)
     TRY(conf_mpu_create(c, key, &id));
     bool ok = copy_part(c, key, id, 1, key, 0, 5 * MIB, &parts[0]) &&
               conf_mpu_part(c, key, id, 2, fresh, &parts[1]) &&
-              copy_part(c, key, id, 3, key, 5 * MIB + 100, 5 * MIB - 95, &parts[2]) && conf_is_bytes(c, key, b) &&
-              conf_mpu_complete(c, key, id, parts, 3, NULL);
+              copy_part(c, key, id, 3, key, 5 * MIB + 100, 5 * MIB - 95, &parts[2]) &&
+              conf_is_bytes(c, key, b) && conf_mpu_complete(c, key, id, parts, 3, NULL);
     for (unsigned i = 0; i < 3; i++) {
         g_free(parts[i].etag);
     }
@@ -295,8 +307,9 @@ static void copy_part_past_end(struct conf *c, const void *arg)
                 .range = {.off = rows[i][0], .len = rows[i][1], .set = true});
         conf_run(c, &r);
         if ((r.res.err != -ERANGE && r.res.err != -EINVAL) || r.res.cls != STORE_CLASS_FATAL) {
-            conf_fail(c, "range %" G_GUINT64_FORMAT "+%" G_GUINT64_FORMAT " of 10 bytes: %s %s", rows[i][0],
-                      rows[i][1], r.res.err == 0 ? "0" : strerrorname_np(-r.res.err), r.res.code);
+            conf_fail(c, "range %" G_GUINT64_FORMAT "+%" G_GUINT64_FORMAT " of 10 bytes: %s %s",
+                      rows[i][0], rows[i][1], r.res.err == 0 ? "0" : strerrorname_np(-r.res.err),
+                      r.res.code);
         }
     }
     TRY(conf_mpu_abort(c, to, id));

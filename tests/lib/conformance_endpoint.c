@@ -12,8 +12,8 @@
 #include "tests/lib/conformance.h"
 
 /* The case's own store for one request; c->store is untouched. */
-static bool with_store(struct conf *c, const struct conf_endpoint *e, struct store_request *req, int err,
-                       enum store_class cls)
+static bool with_store(struct conf *c, const struct conf_endpoint *e, struct store_request *req,
+                       int err, enum store_class cls)
 {
     struct store *other = conf_store_on(e, NULL), *suite = c->store;
     if (other == NULL) {
@@ -34,16 +34,15 @@ static bool refused(struct conf *c, const struct conf_endpoint *e)
     if (!conf_put_text(c, key, "x")) {
         return false;
     }
-    REQUEST(h, .verb = STORE_HEAD, .key = key);
     REQUEST(g, .verb = STORE_GET, .key = key, .sink = conf_sink(&sink, 0));
     REQUEST(p, .verb = STORE_PUT, .key = key, .source = conf_source(&m, "yy", 2));
     REQUEST(l, .verb = STORE_LIST);
     REQUEST(d, .verb = STORE_DELETE, .key = key);
-    struct store_request *all[] = {&h, &g, &p, &l, &d};
+    struct store_request *all[] = {&g, &p, &l, &d};
     for (size_t i = 0; i < G_N_ELEMENTS(all); i++) {
         if (!with_store(c, e, all[i], -EACCES, STORE_CLASS_AUTH)) {
-        return false;
-    }
+            return false;
+        }
     }
     return conf_is_text(c, key, "x");
 }
@@ -62,6 +61,27 @@ static void bad_access_key(struct conf *c, const void *arg)
     refused(c, &e);
 }
 
+/* A reply to HEAD has no body, and so no code: the status alone tells. */
+static void bad_access_key_head(struct conf *c, const void *arg)
+{
+    struct conf_endpoint e = c->endpoint;
+    e.access_key = "NOBODYATALL";
+    g_autofree char *key = conf_key(c, "o");
+    TRY(conf_put_text(c, key, "x"));
+    REQUEST(h, .verb = STORE_HEAD, .key = key);
+    with_store(c, &e, &h, -EACCES, STORE_CLASS_AUTH);
+}
+
+static void bad_secret_head(struct conf *c, const void *arg)
+{
+    struct conf_endpoint e = c->endpoint;
+    e.secret_key = "not-the-secret-of-anyone-here";
+    g_autofree char *key = conf_key(c, "o");
+    TRY(conf_put_text(c, key, "x"));
+    REQUEST(h, .verb = STORE_HEAD, .key = key);
+    with_store(c, &e, &h, -EACCES, STORE_CLASS_AUTH);
+}
+
 static void anonymous(struct conf *c, const void *arg)
 {
     struct conf_endpoint e = c->endpoint;
@@ -76,7 +96,8 @@ static int loopback(int backlog, char **ret_url)
     socklen_t n = sizeof(a);
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof(a)) < 0 ||
-        getsockname(fd, (struct sockaddr *)&a, &n) < 0 || (backlog >= 0 && listen(fd, backlog) < 0)) {
+        getsockname(fd, (struct sockaddr *)&a, &n) < 0 ||
+        (backlog >= 0 && listen(fd, backlog) < 0)) {
         return -1;
     }
     *ret_url = g_strdup_printf("http://127.0.0.1:%u", ntohs(a.sin_port));
@@ -95,7 +116,8 @@ static void connection_refused(struct conf *c, const void *arg)
     REQUEST(l, .verb = STORE_LIST);
     REQUEST(p, .verb = STORE_PUT, .key = "k", .source = conf_source(&m, "x", 1));
     /* Nothing was sent, so that even a conditional PUT may be repeated. */
-    REQUEST(q, .verb = STORE_PUT, .key = "k", .if_none_match = true, .source = conf_source(&m, "x", 1));
+    REQUEST(q, .verb = STORE_PUT, .key = "k", .if_none_match = true,
+            .source = conf_source(&m, "x", 1));
     struct store_request *all[] = {&h, &l, &p, &q};
     for (size_t i = 0; i < G_N_ELEMENTS(all); i++) {
         with_store(c, &e, all[i], -ECONNREFUSED, STORE_CLASS_RETRY);
@@ -128,7 +150,8 @@ static void *rude_server(void *arg)
     return NULL;
 }
 
-static void with_rude_server(struct conf *c, struct rude *r, struct store_request *req, enum store_class cls)
+static void with_rude_server(struct conf *c, struct rude *r, struct store_request *req,
+                             enum store_class cls)
 {
     g_autofree char *url = NULL;
     pthread_t t;
@@ -161,7 +184,8 @@ static void hangs_up_conditional(struct conf *c, const void *arg)
 {
     struct rude r = {.answer = NULL};
     struct conf_memory m;
-    REQUEST(p, .verb = STORE_PUT, .key = "k", .if_none_match = true, .source = conf_source(&m, "x", 1));
+    REQUEST(p, .verb = STORE_PUT, .key = "k", .if_none_match = true,
+            .source = conf_source(&m, "x", 1));
     with_rude_server(c, &r, &p, STORE_CLASS_AMBIGUOUS);
 }
 
@@ -174,7 +198,8 @@ static void not_http(struct conf *c, const void *arg)
 
 static void short_body(struct conf *c, const void *arg)
 {
-    struct rude r = {.answer = "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\nETag: \"x\"\r\n\r\nonly this"};
+    struct rude r = {.answer =
+                         "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\nETag: \"x\"\r\n\r\nonly this"};
     _cleanup_sink_ struct conf_sink sink;
     REQUEST(g, .verb = STORE_GET, .key = "k", .sink = conf_sink(&sink, 0));
     with_rude_server(c, &r, &g, STORE_CLASS_RETRY);
@@ -182,10 +207,11 @@ static void short_body(struct conf *c, const void *arg)
 
 static void bad_xml(struct conf *c, const void *arg)
 {
-    struct rude r = {.answer = "HTTP/1.1 200 OK\r\nContent-Length: 25\r\nContent-Type: application/xml\r\n\r\n"
-                               "<ListBucketResult><oh dear"};
+    struct rude r = {
+        .answer = "HTTP/1.1 200 OK\r\nContent-Length: 25\r\nContent-Type: application/xml\r\n\r\n"
+                  "<ListBucketResult><oh dear"};
     REQUEST(l, .verb = STORE_LIST);
-    with_rude_server(c, &r, &l, STORE_CLASS_RETRY);
+    with_rude_server(c, &r, &l, STORE_CLASS_FATAL);
 }
 
 static void server_error(struct conf *c, const void *arg)
@@ -197,10 +223,12 @@ static void server_error(struct conf *c, const void *arg)
 
 static void slow_down(struct conf *c, const void *arg)
 {
-    struct rude r = {.answer = "HTTP/1.1 503 Slow Down\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n"};
+    struct rude r = {.answer =
+                         "HTTP/1.1 503 Slow Down\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n"};
     REQUEST(l, .verb = STORE_LIST);
     with_rude_server(c, &r, &l, STORE_CLASS_RETRY);
-    EXPECT(c, l.res.retry_after_ns == 7000000000ULL, "Retry-After: %" G_GUINT64_FORMAT " ns", l.res.retry_after_ns);
+    EXPECT(c, l.res.retry_after_ns == 7000000000ULL, "Retry-After: %" G_GUINT64_FORMAT " ns",
+           l.res.retry_after_ns);
 }
 
 /* ---- what the probe finds ---- */
@@ -228,13 +256,16 @@ static void cap_case(struct conf *c, const void *arg)
     store_free(s);
     bool have = *(const bool *)((const char *)&caps + row->offset);
     EXPECT(c, have, "the probe does not find it");
-    TRY(conf_list_is(c, &(struct store_request){.prefix = ".mlopsfs-probe-"}, "", "")); /* it cleans up */
+    TRY(conf_list_is(c, &(struct store_request){.prefix = ".mlopsfs-probe-"}, "",
+                     "")); /* it cleans up */
 }
 
 void conf_endpoint_cases(GArray *cases)
 {
     conf_add_network(cases, "endpoint/bad-secret", bad_secret);
     conf_add_network(cases, "endpoint/bad-access-key", bad_access_key);
+    conf_add_network(cases, "endpoint/bad-secret-head", bad_secret_head);
+    conf_add_network(cases, "endpoint/bad-access-key-head", bad_access_key_head);
     conf_add_network(cases, "endpoint/anonymous", anonymous);
     conf_add_network(cases, "endpoint/connection-refused", connection_refused);
     conf_add_network(cases, "endpoint/hangs-up", hangs_up);
@@ -245,7 +276,8 @@ void conf_endpoint_cases(GArray *cases)
     conf_add_network(cases, "endpoint/500", server_error);
     conf_add_network(cases, "endpoint/503-retry-after", slow_down);
     for (size_t i = 0; i < G_N_ELEMENTS(cap_rows); i++) {
-        struct conf_case x = {.name = cap_rows[i].name, .run = cap_case, .arg = &cap_rows[i], .network = true};
+        struct conf_case x = {
+            .name = cap_rows[i].name, .run = cap_case, .arg = &cap_rows[i], .network = true};
         g_array_append_val(cases, x);
     }
 }

@@ -80,7 +80,8 @@ static bool upload_finish(struct upload *u, size_t n)
 
 static bool upload_refused(struct upload *u, size_t n, const char *code)
 {
-    REQUEST(r, .verb = STORE_MPU_COMPLETE, .key = u->key, .upload_id = u->id, .parts = u->parts, .n_parts = n);
+    REQUEST(r, .verb = STORE_MPU_COMPLETE, .key = u->key, .upload_id = u->id, .parts = u->parts,
+            .n_parts = n);
     return conf_expect_code(u->c, &r, -EINVAL, STORE_CLASS_FATAL, code);
 }
 
@@ -245,7 +246,8 @@ static void abort_upload(struct conf *c, const void *arg)
     TRY(conf_absent(c, u.key));
     REQUEST(l, .verb = STORE_MPU_LIST_PARTS, .key = u.key, .upload_id = u.id);
     TRY(conf_expect_code(c, &l, -ENOENT, STORE_CLASS_FATAL, "NoSuchUpload"));
-    REQUEST(r, .verb = STORE_MPU_COMPLETE, .key = u.key, .upload_id = u.id, .parts = u.parts, .n_parts = 1);
+    REQUEST(r, .verb = STORE_MPU_COMPLETE, .key = u.key, .upload_id = u.id, .parts = u.parts,
+            .n_parts = 1);
     TRY(conf_expect_code(c, &r, -ENOENT, STORE_CLASS_FATAL, "NoSuchUpload"));
 }
 
@@ -274,7 +276,8 @@ static void complete_twice(struct conf *c, const void *arg)
     TRY(upload_start(&u, c));
     TRY(upload_part(&u, 0, 100));
     TRY(upload_finish(&u, 1));
-    REQUEST(r, .verb = STORE_MPU_COMPLETE, .key = u.key, .upload_id = u.id, .parts = u.parts, .n_parts = 1);
+    REQUEST(r, .verb = STORE_MPU_COMPLETE, .key = u.key, .upload_id = u.id, .parts = u.parts,
+            .n_parts = 1);
     conf_run(c, &r);
     EXPECT(c, r.res.err == 0 || r.res.err == -ENOENT, "the second COMPLETE: %s %s",
            strerrorname_np(-r.res.err), r.res.code);
@@ -298,7 +301,8 @@ static void upload_of_other_key(struct conf *c, const void *arg)
     TRY(upload_start(&u, c));
     TRY(upload_part(&u, 0, 100));
     g_autofree char *other = conf_key(c, "other");
-    REQUEST(r, .verb = STORE_MPU_COMPLETE, .key = other, .upload_id = u.id, .parts = u.parts, .n_parts = 1);
+    REQUEST(r, .verb = STORE_MPU_COMPLETE, .key = other, .upload_id = u.id, .parts = u.parts,
+            .n_parts = 1);
     TRY(conf_expect_code(c, &r, -ENOENT, STORE_CLASS_FATAL, "NoSuchUpload"));
     TRY(conf_absent(c, other));
 }
@@ -344,7 +348,8 @@ static void list_parts(struct conf *c, const void *arg)
     for (size_t i = 0; i < 4; i++) {
         const struct store_part *p = r.res.parts->pdata[i];
         EXPECT(c, p->number == i + 1 && p->size == 100 + i && strcmp(p->etag, u.parts[i].etag) == 0,
-               "part %zu is listed as %u, %" G_GUINT64_FORMAT ", %s", i + 1, p->number, p->size, p->etag);
+               "part %zu is listed as %u, %" G_GUINT64_FORMAT ", %s", i + 1, p->number, p->size,
+               p->etag);
     }
 }
 
@@ -387,8 +392,8 @@ static void list_uploads(struct conf *c, const void *arg)
     TRY(conf_ok(c, &r));
     EXPECT(c, r.res.entries != NULL && r.res.entries->len == 1, "%u uploads", r.res.entries->len);
     const struct store_entry *e = r.res.entries->pdata[0];
-    EXPECT(c, strcmp(e->key, u.key) == 0 && g_strcmp0(e->upload_id, u.id) == 0, "another upload: %s %s", e->key,
-           e->upload_id);
+    EXPECT(c, strcmp(e->key, u.key) == 0 && g_strcmp0(e->upload_id, u.id) == 0,
+           "another upload: %s %s", e->key, e->upload_id);
     EXPECT(c, e->mtime_ns > 0, "no time");
     TRY(conf_mpu_abort(c, u.key, u.id));
     REQUEST(after, .verb = STORE_MPU_LIST, .prefix = u.key);
@@ -425,7 +430,7 @@ static void list_uploads_prefix(struct conf *c, const void *arg)
 
 static void headers_carried(struct conf *c, const void *arg)
 {
-    g_autofree char *key = conf_key(c, "o"), *id = NULL;
+    g_autofree char *key = conf_key(c, "o");
     _cleanup_headers_ struct store_headers h = {.content_type = g_strdup("video/webm"),
                                                 .cache_control = g_strdup("no-store")};
     store_headers_set_meta(&h, "mlopsfs-commit", "abc");
@@ -442,7 +447,8 @@ static void headers_carried(struct conf *c, const void *arg)
     const struct store_headers *g = &r.res.object.headers;
     EXPECT(c, g_strcmp0(g->content_type, "video/webm") == 0, "content type %s", g->content_type);
     EXPECT(c, g_strcmp0(g->cache_control, "no-store") == 0, "cache control %s", g->cache_control);
-    EXPECT(c, g_strcmp0(store_headers_get_meta(g, "mlopsfs-commit"), "abc") == 0, "the metadata is lost");
+    EXPECT(c, g_strcmp0(store_headers_get_meta(g, "mlopsfs-commit"), "abc") == 0,
+           "the metadata is lost");
 }
 
 static void ranges_across_parts(struct conf *c, const void *arg)
@@ -459,15 +465,16 @@ static void ranges_across_parts(struct conf *c, const void *arg)
         const guint8 *p = g_bytes_get_data(u.bytes[i], &n);
         g_byte_array_append(all, p, (guint)n);
     }
-    static const uint64_t rows[][2] = {{5 * MIB - 1, 2},      {5 * MIB, 1},         {5 * MIB - 10, 5 * MIB + 20},
-                                       {0, 5 * MIB},          {10 * MIB - 3, 1003}, {10 * MIB + 999, 1},
-                                       {1, 10 * MIB + 998},   {10 * MIB - 1, 1}};
+    static const uint64_t rows[][2] = {
+        {5 * MIB - 1, 2},     {5 * MIB, 1},        {5 * MIB - 10, 5 * MIB + 20}, {0, 5 * MIB},
+        {10 * MIB - 3, 1003}, {10 * MIB + 999, 1}, {1, 10 * MIB + 998},          {10 * MIB - 1, 1}};
     for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
         _cleanup_sink_ struct conf_sink sink;
         REQUEST(r, .verb = STORE_GET, .key = u.key, .sink = conf_sink(&sink, rows[i][0]),
                 .range = {.off = rows[i][0], .len = rows[i][1], .set = true});
         TRY(conf_ok(c, &r));
-        EXPECT(c, !sink.disorder && sink.bytes->len == rows[i][1] &&
+        EXPECT(c,
+               !sink.disorder && sink.bytes->len == rows[i][1] &&
                    memcmp(sink.bytes->data, all->data + rows[i][0], rows[i][1]) == 0,
                "row %zu: other bytes", i);
     }

@@ -92,7 +92,8 @@ static void sink_error(struct conf *c, const void *arg)
 static void put_no_bucket(struct conf *c, const void *arg)
 {
     struct conf_memory m;
-    REQUEST(r, .verb = STORE_PUT, .bucket = "conf-no-such-bucket", .key = "k", .source = conf_source(&m, "x", 1));
+    REQUEST(r, .verb = STORE_PUT, .bucket = "conf-no-such-bucket", .key = "k",
+            .source = conf_source(&m, "x", 1));
     TRY(conf_expect_code(c, &r, -ENOENT, STORE_CLASS_FATAL, "NoSuchBucket"));
 }
 
@@ -107,7 +108,8 @@ static void get_absent(struct conf *c, const void *arg)
 static void get_no_bucket(struct conf *c, const void *arg)
 {
     _cleanup_sink_ struct conf_sink sink;
-    REQUEST(r, .verb = STORE_GET, .bucket = "conf-no-such-bucket", .key = "k", .sink = conf_sink(&sink, 0));
+    REQUEST(r, .verb = STORE_GET, .bucket = "conf-no-such-bucket", .key = "k",
+            .sink = conf_sink(&sink, 0));
     TRY(conf_expect_code(c, &r, -ENOENT, STORE_CLASS_FATAL, "NoSuchBucket"));
 }
 
@@ -126,8 +128,11 @@ static void header_case(struct conf *c, const void *arg)
     static const struct store_headers none;
     struct store_headers h = none;
     size_t which = GPOINTER_TO_SIZE(arg);
-    char *all[] = {(char[]){"video/mp4; codecs=\"avc1\""}, (char[]){"no-cache, max-age=60"},
-                   (char[]){"attachment; filename=\"a b.mp4\""}, (char[]){"x-own"}, (char[]){"de, en"},
+    char *all[] = {(char[]){"video/mp4; codecs=\"avc1\""},
+                   (char[]){"no-cache, max-age=60"},
+                   (char[]){"attachment; filename=\"a b.mp4\""},
+                   (char[]){"x-own"},
+                   (char[]){"de, en"},
                    (char[]){"Wed, 21 Oct 2065 07:28:00 GMT"}};
     char **slots[] = {&h.content_type,     &h.cache_control,    &h.content_disposition,
                       &h.content_encoding, &h.content_language, &h.expires};
@@ -146,15 +151,18 @@ static void header_case(struct conf *c, const void *arg)
     TRY(conf_ok(c, &gt));
     for (int get = 0; get < 2; get++) {
         const struct store_headers *got = get ? &gt.res.object.headers : &hd.res.object.headers;
-        const char *values[] = {got->content_type,     got->cache_control,    got->content_disposition,
-                                got->content_encoding, got->content_language, got->expires};
+        const char *values[] = {got->content_type,        got->cache_control,
+                                got->content_disposition, got->content_encoding,
+                                got->content_language,    got->expires};
         for (size_t i = 0; i < G_N_ELEMENTS(slots); i++) {
             bool set = *slots[i] != NULL || i == 0; /* a content type there always is */
-            EXPECT(c, set == (values[i] != NULL), "%s: header %zu is %s", get ? "GET" : "HEAD", i, values[i]);
-            EXPECT(c, *slots[i] == NULL || strcmp(values[i], *slots[i]) == 0, "%s: header %zu is %s",
-                   get ? "GET" : "HEAD", i, values[i]);
+            EXPECT(c, set == (values[i] != NULL), "%s: header %zu is %s", get ? "GET" : "HEAD", i,
+                   values[i]);
+            EXPECT(c, *slots[i] == NULL || strcmp(values[i], *slots[i]) == 0,
+                   "%s: header %zu is %s", get ? "GET" : "HEAD", i, values[i]);
         }
-        EXPECT(c, got->meta == NULL || g_hash_table_size(got->meta) == 0, "metadata came from nowhere");
+        EXPECT(c, got->meta == NULL || g_hash_table_size(got->meta) == 0,
+               "metadata came from nowhere");
     }
 }
 
@@ -194,7 +202,8 @@ static void meta_many(struct conf *c, const void *arg)
     g_autofree char *key = conf_key(c, "o");
     _cleanup_headers_ struct store_headers h = {0};
     for (unsigned i = 0; i < 40; i++) {
-        g_autofree char *name = g_strdup_printf("name-%u", i), *value = g_strdup_printf("value %u", i * i);
+        g_autofree char *name = g_strdup_printf("name-%u", i),
+                        *value = g_strdup_printf("value %u", i * i);
         store_headers_set_meta(&h, name, value);
     }
     struct conf_memory m;
@@ -205,8 +214,10 @@ static void meta_many(struct conf *c, const void *arg)
     GHashTable *got = r.res.object.headers.meta;
     EXPECT(c, got != NULL && g_hash_table_size(got) == 40, "not 40 pairs");
     for (unsigned i = 0; i < 40; i++) {
-        g_autofree char *name = g_strdup_printf("name-%u", i), *value = g_strdup_printf("value %u", i * i);
-        EXPECT(c, g_strcmp0(g_hash_table_lookup(got, name), value) == 0, "%s is not %s", name, value);
+        g_autofree char *name = g_strdup_printf("name-%u", i),
+                        *value = g_strdup_printf("value %u", i * i);
+        EXPECT(c, g_strcmp0(g_hash_table_lookup(got, name), value) == 0, "%s is not %s", name,
+               value);
     }
 }
 
@@ -233,7 +244,8 @@ static void headers_replaced(struct conf *c, const void *arg)
     REQUEST(r, .verb = STORE_HEAD, .key = key);
     TRY(conf_ok(c, &r));
     EXPECT(c, r.res.object.headers.cache_control == NULL, "Cache-Control outlived its object");
-    EXPECT(c, store_headers_get_meta(&r.res.object.headers, "old") == NULL, "metadata outlived its object");
+    EXPECT(c, store_headers_get_meta(&r.res.object.headers, "old") == NULL,
+           "metadata outlived its object");
 }
 
 /* ---- ranges of an object of 1,000 bytes ---- */
@@ -244,13 +256,20 @@ struct range_row {
 };
 
 static const struct range_row ranges[] = {
-    {"range/first-byte", 0, 1, 1},          {"range/last-byte", 999, 1, 1},
-    {"range/whole", 0, 1000, 1000},         {"range/open-from-0", 0, 0, 1000},
-    {"range/open-from-500", 500, 0, 500},   {"range/open-from-last", 999, 0, 1},
-    {"range/inner", 1, 998, 998},           {"range/over-the-end", 990, 100, 10},
-    {"range/over-the-end-by-1", 0, 1001, 1000}, {"range/huge", 10, 1ULL << 40, 990},
-    {"range/at-the-end", 1000, 1, 0},       {"range/open-at-the-end", 1000, 0, 0},
-    {"range/past-the-end", 5000, 10, 0},    {"range/far-past-the-end", 1ULL << 40, 10, 0},
+    {"range/first-byte", 0, 1, 1},
+    {"range/last-byte", 999, 1, 1},
+    {"range/whole", 0, 1000, 1000},
+    {"range/open-from-0", 0, 0, 1000},
+    {"range/open-from-500", 500, 0, 500},
+    {"range/open-from-last", 999, 0, 1},
+    {"range/inner", 1, 998, 998},
+    {"range/over-the-end", 990, 100, 10},
+    {"range/over-the-end-by-1", 0, 1001, 1000},
+    {"range/huge", 10, 1ULL << 40, 990},
+    {"range/at-the-end", 1000, 1, 0},
+    {"range/open-at-the-end", 1000, 0, 0},
+    {"range/past-the-end", 5000, 10, 0},
+    {"range/far-past-the-end", 1ULL << 40, 10, 0},
 };
 
 static void range_case(struct conf *c, const void *arg)
@@ -272,7 +291,8 @@ static void range_case(struct conf *c, const void *arg)
     EXPECT(c, !sink.disorder, "bytes came out of order");
     EXPECT(c, sink.bytes->len == row->expected, "%u bytes came", sink.bytes->len);
     EXPECT(c, memcmp(sink.bytes->data, data + row->off, sink.bytes->len) == 0, "other bytes");
-    EXPECT(c, r.res.object.size == 1000, "size %" G_GUINT64_FORMAT " is not the whole object's", r.res.object.size);
+    EXPECT(c, r.res.object.size == 1000, "size %" G_GUINT64_FORMAT " is not the whole object's",
+           r.res.object.size);
     EXPECT(c, r.res.object.etag != NULL, "no ETag");
 }
 
@@ -282,7 +302,8 @@ static void range_empty(struct conf *c, const void *arg)
     TRY(conf_put_text(c, key, ""));
     for (uint64_t len = 0; len < 2; len++) {
         _cleanup_sink_ struct conf_sink sink;
-        REQUEST(r, .verb = STORE_GET, .key = key, .sink = conf_sink(&sink, 0), .range = {.len = len, .set = true});
+        REQUEST(r, .verb = STORE_GET, .key = key, .sink = conf_sink(&sink, 0),
+                .range = {.len = len, .set = true});
         TRY(conf_expect(c, &r, -ERANGE, STORE_CLASS_FATAL));
     }
 }
@@ -300,7 +321,9 @@ static void range_many(struct conf *c, const void *arg)
         REQUEST(r, .verb = STORE_GET, .key = key, .sink = conf_sink(&sink, off),
                 .range = {.off = off, .len = len, .set = true});
         TRY(conf_ok(c, &r));
-        EXPECT(c, !sink.disorder && sink.bytes->len == len && memcmp(sink.bytes->data, p + off, len) == 0,
+        EXPECT(c,
+               !sink.disorder && sink.bytes->len == len &&
+                   memcmp(sink.bytes->data, p + off, len) == 0,
                "range %" G_GUINT64_FORMAT "+%" G_GUINT64_FORMAT ": other bytes", off, len);
     }
 }
@@ -334,9 +357,13 @@ void conf_objects_cases(GArray *cases)
     conf_add(cases, "get/no-bucket", get_no_bucket, NULL);
     conf_add(cases, "get/sink-error", sink_error, NULL);
     conf_add(cases, "head/absent", head_absent, NULL);
-    static const char *const headers[] = {"headers/content-type",     "headers/cache-control",
-                                          "headers/content-disposition", "headers/content-encoding",
-                                          "headers/content-language", "headers/expires", "headers/all"};
+    static const char *const headers[] = {"headers/content-type",
+                                          "headers/cache-control",
+                                          "headers/content-disposition",
+                                          "headers/content-encoding",
+                                          "headers/content-language",
+                                          "headers/expires",
+                                          "headers/all"};
     for (size_t i = 0; i < G_N_ELEMENTS(headers); i++) {
         conf_add(cases, headers[i], header_case, GSIZE_TO_POINTER(i));
     }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * conformance_stores: which store the suite runs on. S3_ENDPOINT, S3_ACCESS_KEY, S3_SECRET_KEY (and
- * S3_REGION) choose a server, MLOPSFS_SERVER its name in the table of deviations; without S3_ENDPOINT
- * it is store_local in a directory.
+ * S3_REGION) choose a server, MLOPSFS_SERVER its name in the table of deviations; without
+ * S3_ENDPOINT it is store_local in a directory.
  */
 #include <stdlib.h>
 
@@ -16,8 +16,10 @@ struct store *conf_store_on(const struct conf_endpoint *e, const char *probe_buc
                                   .access_key = g_strdup(e->access_key),
                                   .secret_key = g_strdup(e->secret_key),
                                   .origin = "the suite"};
-    struct store_s3_params p = {
-        .endpoint = e->url, .region = e->region, .credentials = &cred, .probe_bucket = probe_bucket};
+    struct store_s3_params p = {.endpoint = e->url,
+                                .region = e->region,
+                                .credentials = &cred,
+                                .probe_bucket = probe_bucket};
     struct store *s = NULL;
     int r = store_s3_new(&p, &s);
     s3_credentials_clear(&cred);

@@ -24,9 +24,9 @@ struct upload {
 /* A request under way. */
 struct item {
     struct store_request *req;
-    bool cancelled;  /* lock */
-    bool shown;      /* lock: the hook has seen it */
-    bool held;       /* lock */
+    bool cancelled; /* lock */
+    bool shown;     /* lock: the hook has seen it */
+    bool held;      /* lock */
     enum fake_action action;
     uint64_t cut;
     struct store_result planned; /* FAKE_FAIL_AFTER */
@@ -51,7 +51,8 @@ struct fake_store {
 
 /* fake_verbs.c */
 struct object *fake_find_locked(struct fake_store *f, const char *bucket, const char *key);
-struct object *fake_object_new_locked(struct fake_store *f, GBytes *bytes, const struct store_headers *headers);
+struct object *fake_object_new_locked(struct fake_store *f, GBytes *bytes,
+                                      const struct store_headers *headers);
 void fake_object_free(void *object);
 void fake_upload_free(void *upload);
 char *fake_name(const char *bucket, const char *key);

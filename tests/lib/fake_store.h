@@ -15,10 +15,10 @@ struct fake_store;
 
 /* What a hook decides. */
 enum fake_action {
-    FAKE_GO,   /* run it */
-    FAKE_FAIL, /* do not run it; the hook has filled req->res (store_result_fail) */
+    FAKE_GO,         /* run it */
+    FAKE_FAIL,       /* do not run it; the hook has filled req->res (store_result_fail) */
     FAKE_FAIL_AFTER, /* run it, then replace the result by what the hook has put in req->res */
-    FAKE_HOLD, /* keep it under way until fake_store_release() or store_cancel() */
+    FAKE_HOLD,       /* keep it under way until fake_store_release() or store_cancel() */
 };
 
 struct fake_params {
@@ -36,11 +36,15 @@ struct store *fake_store_new(const struct fake_params *p);
 /* Below: s is what fake_store_new() returned (not a decorator above it). Thread-safe. */
 
 /* Stores bytes under a new ETag, which it returns (the caller frees). */
-char *fake_store_put(struct store *s, const char *bucket, const char *key, const void *bytes, size_t n);
+char *fake_store_put(struct store *s, const char *bucket, const char *key, const void *bytes,
+                     size_t n);
 void fake_store_delete(struct store *s, const char *bucket, const char *key);
-/* A copy of the object's bytes and, if wanted, its attributes (the caller clears); NULL if absent. */
-GBytes *fake_store_get(struct store *s, const char *bucket, const char *key, struct store_object *ret_object);
-size_t fake_store_uploads(struct store *s); /* multipart uploads that are neither complete nor aborted */
+/* A copy of the object's bytes and, if wanted, its attributes (the caller clears); NULL if absent.
+ */
+GBytes *fake_store_get(struct store *s, const char *bucket, const char *key,
+                       struct store_object *ret_object);
+size_t
+fake_store_uploads(struct store *s); /* multipart uploads that are neither complete nor aborted */
 
 /* Lets every held request run (it does not pass the hook again). */
 void fake_store_release(struct store *s);

@@ -63,7 +63,7 @@ struct object *fake_find_locked(struct fake_store *f, const char *bucket, const 
 }
 
 struct object *fake_object_new_locked(struct fake_store *f, GBytes *bytes,
-                                        const struct store_headers *headers)
+                                      const struct store_headers *headers)
 {
     struct object *o = g_new0(struct object, 1);
     o->bytes = g_bytes_ref(bytes);
@@ -241,8 +241,8 @@ static int list_visit(void *name_, void *value, void *ctx)
     const char *key = name + strlen(l->base);
     if (!g_str_has_prefix(key, prefix))
         return 0;
-    if (l->after && (strcmp(key, l->after) <= 0 ||
-                     (l->after_prefix && g_str_has_prefix(key, l->after))))
+    if (l->after &&
+        (strcmp(key, l->after) <= 0 || (l->after_prefix && g_str_has_prefix(key, l->after))))
         return 0;
     GPtrArray *out = l->req->res.entries;
     struct store_entry *last = out->len ? out->pdata[out->len - 1] : NULL;
@@ -400,8 +400,8 @@ static void run_mpu_list_parts(struct fake_store *f, struct store_request *req)
         g_hash_table_iter_init(&it, u->parts);
         while (g_hash_table_iter_next(&it, &number, &part)) {
             const struct object *o = part;
-            g_ptr_array_add(req->res.parts, store_part_new(GPOINTER_TO_UINT(number), o->attr.size,
-                                                           o->attr.etag));
+            g_ptr_array_add(req->res.parts,
+                            store_part_new(GPOINTER_TO_UINT(number), o->attr.size, o->attr.etag));
         }
         g_ptr_array_sort(req->res.parts, compare_parts);
     }
@@ -503,4 +503,3 @@ void fake_run_verb(struct fake_store *f, struct item *it)
         break;
     }
 }
-

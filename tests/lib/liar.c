@@ -171,7 +171,8 @@ static void *run(void *arg)
 {
     struct liar *l = arg;
     for (;;) {
-        struct pollfd p[CONNS + 2] = {{.fd = l->wake[0], .events = POLLIN}, {.fd = l->fd, .events = POLLIN}};
+        struct pollfd p[CONNS + 2] = {{.fd = l->wake[0], .events = POLLIN},
+                                      {.fd = l->fd, .events = POLLIN}};
         for (int i = 0; i < CONNS; i++) {
             p[i + 2] = (struct pollfd){.fd = l->conns[i].fd, .events = POLLIN};
         }
@@ -192,7 +193,7 @@ static void *run(void *arg)
     }
 }
 
-static int listen_any(int *ret_port)
+int liar_listen(int *ret_port)
 {
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -208,7 +209,7 @@ static int listen_any(int *ret_port)
 int liar_dead_port(void)
 {
     int port;
-    close(listen_any(&port));
+    close(liar_listen(&port));
     return port;
 }
 
@@ -216,7 +217,7 @@ struct liar *liar_new(void)
 {
     struct liar *l = g_new0(struct liar, 1);
     int port;
-    l->fd = listen_any(&port);
+    l->fd = liar_listen(&port);
     l->url = g_strdup_printf("http://127.0.0.1:%d", port);
     if (pipe2(l->wake, O_CLOEXEC) < 0) {
         g_error("pipe: %s", g_strerror(errno));
@@ -273,8 +274,8 @@ void liar_add(struct liar *l, struct liar_step step)
 
 char *liar_reply(int status, const char *headers, const char *body)
 {
-    return g_strdup_printf("HTTP/1.1 %d Whatever\r\nContent-Length: %zu\r\n%s\r\n%s", status, strlen(body), headers,
-                           body);
+    return g_strdup_printf("HTTP/1.1 %d Whatever\r\nContent-Length: %zu\r\n%s\r\n%s", status,
+                           strlen(body), headers, body);
 }
 
 void liar_say(struct liar *l, int status, const char *headers, const char *body)

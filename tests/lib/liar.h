@@ -12,12 +12,12 @@ struct cancel;
 struct liar;
 
 struct liar_step {
-    const char *match; /* "PUT /b/k"; NULL = any request */
-    char *reply;       /* raw bytes, owned by the liar from liar_add() on; NULL = none */
-    bool close;        /* close the connection after the reply */
-    bool hang;         /* never reply, keep the connection */
-    bool early;        /* do not wait for the request's body */
-    bool stay;         /* the step serves any number of requests */
+    const char *match;   /* "PUT /b/k"; NULL = any request */
+    char *reply;         /* raw bytes, owned by the liar from liar_add() on; NULL = none */
+    bool close;          /* close the connection after the reply */
+    bool hang;           /* never reply, keep the connection */
+    bool early;          /* do not wait for the request's body */
+    bool stay;           /* the step serves any number of requests */
     struct cancel *fire; /* when the request has come */
 };
 
@@ -36,5 +36,7 @@ unsigned liar_requests(struct liar *l); /* requests so far */
 void liar_wait_requests(struct liar *l, unsigned n);
 /* Head and body of the i-th request; caller frees. */
 char *liar_request(struct liar *l, unsigned i);
+/* A listening socket on loopback; the caller closes it. */
+int liar_listen(int *ret_port);
 /* A port on which nobody listens. */
 int liar_dead_port(void);

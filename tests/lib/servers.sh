@@ -160,7 +160,17 @@ make_ca() {
 
 # ---- a client of other make ----
 
-s3_encode() { python3 -c 'import sys, urllib.parse; print(urllib.parse.quote(sys.argv[1], safe="/~"))' "$1"; }
+# URL-encodes a key; $2: also the slash.
+s3_encode() {
+    local out='' c i safe='[A-Za-z0-9._~/-]'
+    if [ -n "${2-}" ]; then safe='[A-Za-z0-9._~-]'; fi
+    for ((i = 0; i < ${#1}; i++)); do
+        c=${1:i:1} # a byte: the locale is C
+        # shellcheck disable=SC2053
+        if [[ $c == $safe ]]; then out+=$c; else printf -v c '%%%02X' "'$c" && out+=${c/FFFFFFFFFFFFFF/}; fi
+    done
+    printf '%s\n' "$out"
+}
 # s3_curl PATH[?QUERY] CURL-OPTION…; the path is URL-encoded, the query's names in order.
 s3_curl() {
     local path=$1
@@ -177,7 +187,13 @@ s3_put() { # KEY FILE [HEADER…]
     local key=$1 file=$2 h=()
     shift 2
     while [ $# -gt 0 ]; do h+=(-H "$1"); shift; done
-    s3_curl "$S3_BUCKET/$(s3_encode "$key")" -f -o /dev/null -T "$file" ${h[@]+"${h[@]}"}
+    case $key in
+    */) # curl -T would add the file's name
+        [ ${#h[@]} -gt 0 ] || h=(-H "Content-Type: binary/octet-stream")
+        s3_curl "$S3_BUCKET/$(s3_encode "$key")" -f -o /dev/null -X PUT --data-binary "@$file" "${h[@]}"
+        ;;
+    *) s3_curl "$S3_BUCKET/$(s3_encode "$key")" -f -o /dev/null -T "$file" ${h[@]+"${h[@]}"} ;;
+    esac
 }
 s3_text() { # KEY TEXT
     printf '%s' "$2" >"$T/.s3_text"
@@ -191,7 +207,7 @@ s3_etag() { s3_head "$1" | sed -n 's/^[Ee][Tt]ag: *"\(.*\)"/\1/p'; }
 s3_rm() { s3_curl "$S3_BUCKET/$(s3_encode "$1")" -f -X DELETE; }
 s3_ls() { # [PREFIX]
     local token='' q xml="$T/.s3_ls" prefix
-    prefix=$(python3 -c 'import sys, urllib.parse; print(urllib.parse.quote(sys.argv[1], safe=""))' "${1-}")
+    prefix=$(s3_encode "${1-}" all)
     while :; do
         q="list-type=2&prefix=$prefix"
         [ -n "$token" ] && q="continuation-token=$token&$q"

@@ -9,6 +9,8 @@ needs_foreign
 store_up
 gen 6 30000000 >"$T/f"
 for i in {1..12}; do s3_put "f$i" "$T/f"; done
+s3_text deep/x/file x
+s3_text deep2/x/file x
 mnt_up op_timeout=600s attr_ttl=1h dir_ttl=1h || bail_out "no mount"
 ls -l "$MNT" >/dev/null
 set -m # each job a process group, and SIGINT not ignored in it
@@ -20,14 +22,21 @@ stalls() {
     "$@" >/dev/null 2>&1 &
     pid=$!
     asleep() { # in a FUSE request
-        grep -q -E 'fuse|request_wait|wait_answer' "/proc/$pid/stack" "/proc/$pid/wchan" 2>/dev/null
+        grep -q -E 'fuse|request_wait|folio_wait' "/proc/$pid/stack" "/proc/$pid/wchan" 2>/dev/null
     }
     wait_until 10 asleep
     ok $? "$name: waits for the server"
     kill "-$sig" "$pid"
     wait_until 15 tap_gone "$pid"
     ok $? "$name: SIG$sig ends it"
-    tap_gone "$pid" || kill -KILL "$pid"
+    if ! tap_gone "$pid"; then
+        kill -KILL "$pid"
+        wait_until 10 tap_gone "$pid"
+        ok $? "$name: at least SIGKILL does"
+        kill -CONT "$server_pid" # so that the test can go on
+        wait_until 60 tap_gone "$pid"
+        kill -STOP "$server_pid"
+    fi
     { wait "$pid"; } 2>/dev/null
 }
 exec {w}>"$MNT/w"
@@ -36,8 +45,8 @@ kill -STOP "$server_pid"
 at_exit "kill -CONT $server_pid"
 stalls "read" INT cat "$MNT/f1"
 stalls "read" KILL cat "$MNT/f2"
-stalls "stat of a new name" INT stat "$MNT/never/seen"
-stalls "ls" INT ls "$MNT/somewhere/else"
+stalls "stat of a new name" INT stat "$MNT/deep/x/file"
+stalls "ls" INT ls "$MNT/deep2"
 stalls "close of a new file" INT bash -c "exec cp '$T/f' '$MNT/new1'"
 stalls "close of a new file" KILL bash -c "exec cp '$T/f' '$MNT/new2'"
 stalls "rename" INT mv "$MNT/f3" "$MNT/g3"
@@ -49,7 +58,7 @@ f = os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY); os.write(f, b"x" * 100000); 
 # More waiters than there are threads: the daemon still answers.
 pids=()
 for i in {1..30}; do
-    dd if="$MNT/f$((i % 8 + 5))" of=/dev/null bs=64k skip=$((i * 10)) status=none 2>/dev/null &
+    cat "$MNT/f$((i % 8 + 5))" >/dev/null 2>&1 &
     pids+=($!)
 done
 cmd_ok "with 30 waiting, status answers" timeout 20 "$MLOPSFS_BIN" status "$MNT"

@@ -22,7 +22,7 @@ mnt_down
 for o in "ca_file=$T/other/ca.pem" ""; do
     timeout 60 "$MLOPSFS_BIN" mount -o "cache_dir=$T/cache,op_timeout=5s${o:+,$o}" "$SOURCE" "$MNT" >"$T/out" 2>"$T/err"
     rc=$?
-    is "$rc" 3 "with ${o:+another CA}${o:-the system's CAs}: exit code"
+    is "$rc" 3 "with ${o:+another CA}${o:-the CAs of the system}: exit code"
     like "$(<"$T/err")" "certificate|[Cc][Aa]" "it says that the certificate is why: $(<"$T/err")"
     is "$(wc -l <"$T/err")" 1 "in one line"
     mnt_is_mounted && fail "it is mounted"

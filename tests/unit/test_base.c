@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * base: locks and their ranks, cancellation, budgets, job and timer queues, clock, log.
+ * base: locks and their ranks, cancellation, budgets, clock, log.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <glib.h>
-#include <signal.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <unistd.h>
@@ -16,45 +16,9 @@
 #include "base/log.h"
 #include "base/mutex.h"
 #include "base/thread.h"
-#include "base/timerq.h"
 #include "base/workq.h"
+#include "tests/lib/gate.h"
 #include "tests/lib/seed.h"
-
-/* A flag that threads wait for. */
-struct gate {
-    struct mutex lock;
-    struct cond changed;
-    unsigned n; /* lock */
-};
-
-static void gate_init(struct gate *g)
-{
-    mutex_init(&g->lock, RANK_LEAF);
-    cond_init(&g->changed);
-    g->n = 0;
-}
-
-static void gate_fini(struct gate *g)
-{
-    cond_fini(&g->changed);
-    mutex_fini(&g->lock);
-}
-
-static void gate_add(struct gate *g)
-{
-    mutex_lock(&g->lock);
-    g->n++;
-    cond_broadcast(&g->changed);
-    mutex_unlock(&g->lock);
-}
-
-static void gate_wait(struct gate *g, unsigned n)
-{
-    mutex_lock(&g->lock);
-    while (g->n < n)
-        cond_wait(&g->changed, &g->lock);
-    mutex_unlock(&g->lock);
-}
 
 /* clock */
 
@@ -62,8 +26,8 @@ static void test_clock(void)
 {
     uint64_t a = clock_mono_ns(), b = clock_mono_ns();
     g_assert_cmpuint(b, >=, a);
-    static const int64_t times[] = {0, 1, -1, 999999999, -999999999, 1000000000, -1000000001,
-                                    1700000000123456789};
+    static const int64_t times[] = {0,          1,          -1,          999999999,
+                                    -999999999, 1000000000, -1000000001, 1700000000123456789};
     for (size_t i = 0; i < G_N_ELEMENTS(times); i++) {
         struct timespec ts = clock_timespec(times[i]);
         g_assert_cmpint(ts.tv_nsec, >=, 0);
@@ -248,6 +212,42 @@ static void test_cancel_race(void)
     }
 }
 
+struct slow {
+    struct gate *entered;
+    atomic_bool left;
+};
+
+static void slow_fired(void *ctx)
+{
+    struct slow *s = ctx;
+    gate_add(s->entered);
+    for (int i = 0; i < 2000; i++)
+        sched_yield();
+    atomic_store(&s->left, true);
+}
+
+/* A callback under way is waited for. */
+static void test_cancel_unwatch_waits(void)
+{
+    struct gate start, entered;
+    gate_init(&start);
+    gate_init(&entered);
+    struct cancel_race race = {.c = cancel_new(), .start = &start};
+    struct slow slow = {.entered = &entered};
+    struct cancel_watch w = {.fired = slow_fired, .ctx = &slow};
+    pthread_t t;
+    cancel_watch(race.c, &w);
+    g_assert_cmpint(thread_start(&t, "fire", fire_thread, &race), ==, 0);
+    gate_add(&start);
+    gate_wait(&entered, 1);
+    cancel_unwatch(race.c, &w);
+    g_assert_true(atomic_load(&slow.left));
+    cancel_free(race.c); /* waits for the firing thread to be done with it */
+    pthread_join(t, NULL);
+    gate_fini(&start);
+    gate_fini(&entered);
+}
+
 /* budget */
 
 static void test_budget(void)
@@ -349,214 +349,12 @@ static void test_budget_ceiling(void)
     budget_free(b);
 }
 
-/* workq */
-
-struct tree {
-    struct workq *q;
-    atomic_int *count;
-    int depth;
-};
-
-static void tree_job(void *arg)
-{
-    struct tree *t = arg;
-    atomic_fetch_add(t->count, 1);
-    for (int i = 0; i < 2 && t->depth > 0; i++) {
-        struct tree *child = g_new(struct tree, 1);
-        *child = (struct tree){.q = t->q, .count = t->count, .depth = t->depth - 1};
-        workq_push(t->q, tree_job, child);
-    }
-    g_free(t);
-}
-
-static void test_workq_drain(void)
-{
-    for (unsigned threads = 1; threads <= 4; threads++) {
-        struct workq *q;
-        atomic_int count = 0;
-        g_assert_cmpint(workq_new("tree", threads, &q), ==, 0);
-        struct tree *root = g_new(struct tree, 1);
-        *root = (struct tree){.q = q, .count = &count, .depth = 9};
-        workq_push(q, tree_job, root);
-        workq_free(q); /* runs what running jobs push, too */
-        g_assert_cmpint(count, ==, (1 << 10) - 1);
-    }
-    workq_free(NULL);
-}
-
-struct meet {
-    struct gate arrived;
-    unsigned parties;
-};
-
-static void meet_job(void *arg)
-{
-    struct meet *m = arg;
-    gate_add(&m->arrived);
-    gate_wait(&m->arrived, m->parties);
-}
-
-/* All threads are used when jobs block: the jobs can end only together. */
-static void test_workq_parallel(void)
-{
-    struct workq *q;
-    struct meet m = {.parties = 6};
-    gate_init(&m.arrived);
-    g_assert_cmpint(workq_new("meet", 6, &q), ==, 0);
-    for (unsigned i = 0; i < m.parties; i++)
-        workq_push(q, meet_job, &m);
-    workq_free(q);
-    g_assert_cmpuint(m.arrived.n, ==, 6);
-    gate_fini(&m.arrived);
-}
-
-static void signal_job(void *arg)
-{
-    sigset_t set;
-    char name[16] = "";
-    g_assert_cmpint(pthread_sigmask(SIG_BLOCK, NULL, &set), ==, 0);
-    g_assert_cmpint(sigismember(&set, SIGTERM), ==, 1);
-    g_assert_cmpint(sigismember(&set, SIGINT), ==, 1);
-    g_assert_cmpint(sigismember(&set, SIGHUP), ==, 1);
-    gate_add(arg);
-    /* The creator names its thread: it may not have come to that yet. */
-    while (strcmp(name, "sig") != 0)
-        g_assert_cmpint(pthread_getname_np(pthread_self(), name, sizeof(name)), ==, 0);
-}
-
-static void test_workq_signals(void)
-{
-    struct workq *q;
-    struct gate ran;
-    gate_init(&ran);
-    g_assert_cmpint(workq_new("sig", 1, &q), ==, 0);
-    workq_push(q, signal_job, &ran);
-    workq_free(q);
-    g_assert_cmpuint(ran.n, ==, 1);
-    sigset_t set;
-    g_assert_cmpint(pthread_sigmask(SIG_BLOCK, NULL, &set), ==, 0);
-    g_assert_cmpint(sigismember(&set, SIGTERM), ==, 0); /* ours is as before */
-    gate_fini(&ran);
-}
-
-struct order {
-    int next;
-    bool ok;
-};
-
-struct turn {
-    struct order *o;
-    int i;
-};
-
-static void order_job(void *arg)
-{
-    struct turn *t = arg;
-    t->o->ok = t->o->ok && t->o->next++ == t->i;
-    g_free(t);
-}
-
-static void test_workq_fifo(void)
-{
-    struct workq *q;
-    struct order o = {.ok = true};
-    g_assert_cmpint(workq_new("fifo", 1, &q), ==, 0);
-    for (int i = 0; i < 1000; i++) {
-        struct turn *t = g_new(struct turn, 1);
-        *t = (struct turn){.o = &o, .i = i};
-        workq_push(q, order_job, t);
-    }
-    workq_free(q);
-    g_assert_true(o.ok);
-    g_assert_cmpint(o.next, ==, 1000);
-}
-
-/* timerq */
-
-struct tick {
-    struct timer timer;
-    struct gate *gate;
-    GArray *order; /* of due times; timer thread only */
-    uint64_t due;
-};
-
-static void tick(void *arg)
-{
-    struct tick *t = arg;
-    g_assert_cmpuint(clock_mono_ns(), >=, t->due);
-    g_array_append_val(t->order, t->due);
-    gate_add(t->gate);
-}
-
-static void test_timerq(void)
-{
-    enum { N = 300 };
-    uint64_t seed = test_seed(), now = clock_mono_ns();
-    struct gate gate;
-    gate_init(&gate);
-    struct timerq *q;
-    g_assert_cmpint(timerq_new("tick", &q), ==, 0);
-    g_autoptr(GArray) order = g_array_new(false, false, sizeof(uint64_t));
-    struct tick *ticks = g_new0(struct tick, N);
-    /* All in the future by far, so that all are queued before the first is due: half are removed,
-     * the others moved to the next milliseconds. */
-    for (unsigned i = 0; i < N; i++) {
-        ticks[i] = (struct tick){.gate = &gate, .order = order};
-        ticks[i].timer = (struct timer){.fn = tick, .arg = &ticks[i]};
-        timerq_add(q, &ticks[i].timer, now + (1000 + test_random(&seed) % 1000) * NSEC_PER_SEC);
-    }
-    uint64_t base = clock_mono_ns() + 5 * NSEC_PER_MSEC;
-    for (unsigned i = 0; i < N; i++) {
-        g_assert_true(timerq_remove(q, &ticks[i].timer));
-        g_assert_false(timerq_remove(q, &ticks[i].timer));
-        ticks[i].due = base + test_random(&seed) % NSEC_PER_MSEC;
-        if (i % 2)
-            timerq_add(q, &ticks[i].timer, ticks[i].due);
-    }
-    gate_wait(&gate, N / 2);
-    timerq_free(q);
-    g_assert_cmpuint(order->len, ==, N / 2);
-    g_free(ticks);
-    gate_fini(&gate);
-}
-
-static void test_timerq_order(void)
-{
-    enum { N = 200 };
-    uint64_t seed = test_seed();
-    struct gate gate;
-    gate_init(&gate);
-    struct timerq *q;
-    g_assert_cmpint(timerq_new("tick", &q), ==, 0);
-    g_autoptr(GArray) order = g_array_new(false, false, sizeof(uint64_t));
-    /* The first tick holds the timer thread until all others are queued. */
-    struct tick *ticks = g_new0(struct tick, N);
-    struct meet both = {.parties = 2};
-    gate_init(&both.arrived);
-    struct timer first = {.fn = meet_job, .arg = &both};
-    timerq_add(q, &first, 0);
-    gate_wait(&both.arrived, 1);
-    uint64_t now = clock_mono_ns();
-    for (unsigned i = 0; i < N; i++) {
-        ticks[i] = (struct tick){.gate = &gate, .order = order, .due = now - test_random(&seed) % now};
-        ticks[i].timer = (struct timer){.fn = tick, .arg = &ticks[i]};
-        timerq_add(q, &ticks[i].timer, ticks[i].due);
-    }
-    gate_add(&both.arrived);
-    gate_wait(&gate, N);
-    timerq_free(q);
-    for (unsigned i = 1; i < N; i++)
-        g_assert_cmpuint(g_array_index(order, uint64_t, i - 1), <=, g_array_index(order, uint64_t, i));
-    g_free(ticks);
-    gate_fini(&gate);
-    gate_fini(&both.arrived);
-}
-
 /* log */
 
 static void log_child(void)
 {
-    g_assert_cmpint(log_error_errno(-ENOENT, "cannot open %s", "a\nb\033[31m\177\xc2\x9b."), ==, -ENOENT);
+    g_assert_cmpint(log_error_errno(-ENOENT, "cannot open %s", "a\nb\033[31m\177\xc2\x9b."), ==,
+                    -ENOENT);
     log_debug("unseen");
 }
 
@@ -599,10 +397,10 @@ static void test_log_file(void)
         g_assert_cmpuint(g_strv_length(lines), ==, 8 * 50 + 2);
         g_assert_cmpuint(strlen(lines[8 * 50]), >, 4096); /* cut, but still one line */
         for (int i = 0; i < 8 * 50; i++)
-            g_assert_true(g_regex_match_simple(
-                "^\\d{4}-\\d\\d-\\d\\dT[0-9:]{8}\\.\\d{3}Z mlopsfs\\[\\d+\\] info: message \\d+ of one "
-                "line$",
-                lines[i], 0, 0));
+            g_assert_true(g_regex_match_simple("^\\d{4}-\\d\\d-\\d\\dT[0-9:]{8}\\.\\d{3}Z "
+                                               "mlopsfs\\[\\d+\\] info: message \\d+ of one "
+                                               "line$",
+                                               lines[i], 0, 0));
     } else {
         g_test_trap_subprocess(NULL, 0, 0);
         g_test_trap_assert_passed();
@@ -625,15 +423,10 @@ int main(int argc, char **argv)
     g_test_add_func("/base/cond/deadline", test_cond_deadline);
     g_test_add_func("/base/cancel/basics", test_cancel);
     g_test_add_func("/base/cancel/race", test_cancel_race);
+    g_test_add_func("/base/cancel/unwatch-waits", test_cancel_unwatch_waits);
     g_test_add_func("/base/budget/basics", test_budget);
     g_test_add_func("/base/budget/wakes", test_budget_wakes);
     g_test_add_func("/base/budget/ceiling", test_budget_ceiling);
-    g_test_add_func("/base/workq/drain", test_workq_drain);
-    g_test_add_func("/base/workq/parallel", test_workq_parallel);
-    g_test_add_func("/base/workq/fifo", test_workq_fifo);
-    g_test_add_func("/base/workq/signals", test_workq_signals);
-    g_test_add_func("/base/timerq/move", test_timerq);
-    g_test_add_func("/base/timerq/order", test_timerq_order);
     g_test_add_func("/base/log/stderr", test_log_stderr);
     g_test_add_func("/base/log/file", test_log_file);
     return g_test_run();

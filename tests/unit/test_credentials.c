@@ -45,8 +45,8 @@ static void teardown(struct fixture *f, gconstpointer data)
     g_free(f->dir);
 }
 
-static void expect(struct fixture *f, const struct s3_credentials_params *p, const char *access, const char *secret,
-                   const char *token)
+static void expect(struct fixture *f, const struct s3_credentials_params *p, const char *access,
+                   const char *secret, const char *token)
 {
     static const struct s3_credentials_params none = {0};
     g_assert_cmpint(s3_credentials_load(p ? p : &none, &f->c), ==, 0);

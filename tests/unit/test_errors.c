@@ -45,7 +45,7 @@ static const struct row rows[] = {
     {CURLE_URL_MALFORMAT, 0, NULL, STORE_PUT, -EINVAL, FATAL, FATAL},
     {CURLE_OUT_OF_MEMORY, 0, NULL, STORE_PUT, -ENOMEM, FATAL, FATAL},
     {CURLE_LDAP_SEARCH_FAILED, 0, NULL, STORE_PUT, -EIO, RETRY, AMBIGUOUS},
-       /* a broken transfer goes before whatever status it carried */
+    /* a broken transfer goes before whatever status it carried */
     {CURLE_RECV_ERROR, 200, "NoSuchKey", STORE_PUT, -ECONNRESET, RETRY, AMBIGUOUS},
     /* absent */
     {0, 404, "NoSuchBucket", STORE_PUT, -ENOENT, FATAL, FATAL},
@@ -65,6 +65,7 @@ static const struct row rows[] = {
     {0, 403, "AccessDenied", STORE_GET, -EACCES, AUTH, AUTH},
     {0, 403, "SignatureDoesNotMatch", STORE_PUT, -EACCES, AUTH, AUTH},
     {0, 403, "InvalidAccessKeyId", STORE_GET, -EACCES, AUTH, AUTH},
+    {0, 404, "XAdminUserNotFound", STORE_PUT, -EACCES, AUTH, AUTH},
     {0, 400, "ExpiredToken", STORE_GET, -EACCES, AUTH, AUTH},
     {0, 403, "RequestTimeTooSkewed", STORE_GET, -EACCES, AUTH, AUTH},
     {0, 400, "AuthorizationHeaderMalformed", STORE_GET, -EACCES, AUTH, AUTH},
@@ -150,7 +151,8 @@ static void test_total(void)
     for (int curl = 0; curl < 100; curl++) {
         for (int status = -1; status < 1000; status++) {
             for (size_t i = 0; i < G_N_ELEMENTS(codes); i++) {
-                struct store_verdict v = store_classify(curl, status, codes[i], STORE_PUT, status & 1);
+                struct store_verdict v =
+                    store_classify(curl, status, codes[i], STORE_PUT, status & 1);
                 g_assert_true((v.err == 0) == (v.cls == OK));
                 g_assert_cmpint(v.err, <=, 0);
                 bool good = curl == 0 && status >= 200 && status < 300 && i < 2;
@@ -165,8 +167,9 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
         const struct row *r = &rows[i];
-        g_autofree char *name = g_strdup_printf("/errors/%02zu %s curl %d http %d %s", i, store_verb_name(r->verb),
-                                                r->curl, r->status, r->code && *r->code ? r->code : "-");
+        g_autofree char *name =
+            g_strdup_printf("/errors/%02zu %s curl %d http %d %s", i, store_verb_name(r->verb),
+                            r->curl, r->status, r->code && *r->code ? r->code : "-");
         g_test_add_data_func(name, r, test_row);
     }
     g_test_add_func("/errors/absent", test_absent);

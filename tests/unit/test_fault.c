@@ -63,8 +63,10 @@ static char *put_letters(struct store *fake, size_t n)
 
 static struct store_request put_request(void)
 {
-    return (struct store_request){
-        .verb = STORE_PUT, .bucket = "b", .key = "k", .source = {.read = letters_read, .size = 1000}};
+    return (struct store_request){.verb = STORE_PUT,
+                                  .bucket = "b",
+                                  .key = "k",
+                                  .source = {.read = letters_read, .size = 1000}};
 }
 
 /* The spec */
@@ -72,10 +74,24 @@ static struct store_request put_request(void)
 static void test_spec(void)
 {
     static const char *const good[] = {
-        "rate=0", "rate=1.0,seed=18446744073709551615", "rate=0.05,seed=42,verbs=GET+PUT,kinds=timeout+reset+500+503+cut,delay_ms=30"};
-    static const char *const bad[] = {
-        "", "rate", "rate=", "rate=2", "rate=-1", "rate=x", "rate=0.1x", "seed=-1", "verbs=", "verbs=GOT",
-        "kinds=cut+", "kinds=everything", "delay_ms=-5", "delay_ms=99999999", "colour=red", "rate=0.1,,seed=1"};
+        "rate=0", "rate=1.0,seed=18446744073709551615",
+        "rate=0.05,seed=42,verbs=GET+PUT,kinds=timeout+reset+500+503+cut,delay_ms=30"};
+    static const char *const bad[] = {"",
+                                      "rate",
+                                      "rate=",
+                                      "rate=2",
+                                      "rate=-1",
+                                      "rate=x",
+                                      "rate=0.1x",
+                                      "seed=-1",
+                                      "verbs=",
+                                      "verbs=GOT",
+                                      "kinds=cut+",
+                                      "kinds=everything",
+                                      "delay_ms=-5",
+                                      "delay_ms=99999999",
+                                      "colour=red",
+                                      "rate=0.1,,seed=1"};
     struct store *fake, *s;
     for (size_t i = 0; i < G_N_ELEMENTS(good); i++)
         store_free(fault_new(good[i], &fake));
@@ -99,7 +115,8 @@ static void test_reports(void)
         {"rate=1,kinds=timeout", false, -ETIMEDOUT, 0, STORE_CLASS_RETRY, 0, 0},
         {"rate=1,kinds=timeout", true, -ETIMEDOUT, 0, STORE_CLASS_AMBIGUOUS, 0, 0},
         {"rate=1,kinds=reset", false, -ECONNRESET, -ECONNREFUSED, STORE_CLASS_RETRY, 0, 0},
-        {"rate=1,kinds=reset", true, -ECONNRESET, -ECONNREFUSED, STORE_CLASS_AMBIGUOUS, STORE_CLASS_RETRY, 0},
+        {"rate=1,kinds=reset", true, -ECONNRESET, -ECONNREFUSED, STORE_CLASS_AMBIGUOUS,
+         STORE_CLASS_RETRY, 0},
         {"rate=1,kinds=500", false, -EIO, 0, STORE_CLASS_RETRY, 0, 500},
         {"rate=1,kinds=500", true, -EIO, 0, STORE_CLASS_AMBIGUOUS, 0, 500},
         {"rate=1,kinds=503", false, -EAGAIN, 0, STORE_CLASS_RETRY, 0, 503},
@@ -114,7 +131,8 @@ static void test_reports(void)
             fake_store_delete(fake, "b", "k");
             int r = store_run(s, &put, NULL);
             g_assert_true(r == rows[i].err || (rows[i].err2 && r == rows[i].err2));
-            g_assert_cmpint(put.res.cls, ==, r == rows[i].err2 && rows[i].cls2 ? rows[i].cls2 : rows[i].cls);
+            g_assert_cmpint(put.res.cls, ==,
+                            r == rows[i].err2 && rows[i].cls2 ? rows[i].cls2 : rows[i].cls);
             g_assert_cmpint(put.res.http_status, ==, rows[i].status);
             g_assert_cmpint(put.res.retry_after_ns > 0, ==, rows[i].status == 503);
             g_assert_null(put.res.object.etag);
@@ -330,7 +348,8 @@ static void stack_get(struct store *s, uint64_t *prng, uint64_t size)
 /* A conditional write: AMBIGUOUS is resolved by a look, as its callers do. */
 static void stack_create(struct store *s)
 {
-    _cleanup_request_ struct store_request del = {.verb = STORE_DELETE, .bucket = "b", .key = "new"};
+    _cleanup_request_ struct store_request del = {
+        .verb = STORE_DELETE, .bucket = "b", .key = "new"};
     g_assert_cmpint(store_run(s, &del, NULL), ==, 0);
     for (;;) {
         _cleanup_request_ struct store_request put = put_request();
@@ -366,8 +385,9 @@ static void test_stack(void)
     struct store_stats n;
     store_stats_get(stats, &n);
     g_assert_cmpuint(n.requests[STORE_GET], >, 250);
-    g_assert_cmpuint(n.errors[STORE_GET] + n.errors[STORE_PUT] + n.errors[STORE_HEAD] + n.errors[STORE_DELETE], >=,
-                     store_fault_count(fault));
+    g_assert_cmpuint(n.errors[STORE_GET] + n.errors[STORE_PUT] + n.errors[STORE_HEAD] +
+                         n.errors[STORE_DELETE],
+                     >=, store_fault_count(fault));
     store_free(s);
 }
 

@@ -68,7 +68,8 @@ static void submit_dying(struct store_request req)
 static void breach(int i)
 {
     char etag[] = "x";
-    const struct store_part descending[] = {{.number = 2, .etag = etag}, {.number = 1, .etag = etag}};
+    const struct store_part descending[] = {{.number = 2, .etag = etag},
+                                            {.number = 1, .etag = etag}};
     g_autofree char *long_key = g_strnfill(STORE_KEY_MAX + 1, 'k');
     struct store_request r = head_request();
     switch (i) {
@@ -128,11 +129,20 @@ static void breach(int i)
 }
 
 static const char *const breaches[] = {
-    "*contract broken by ?*",      "*HEAD*bucket*",   "*HEAD*key_valid*",
-    "*HEAD*key_valid*",              "*GET*sink*",      "*PUT*if_none_match*",
-    "*MPU_PART*part_number*",        "*COMPLETE*last*", "*LIST*delimiter*",
-    "*DELETE_MANY*keys*",            "*HEAD*PUT*",      "*COPY*from_bucket*",
-    "*PUT*source*",                  "*HEAD*before == STATE_UNDER_WAY*",
+    "*contract broken by ?*",
+    "*HEAD*bucket*",
+    "*HEAD*key_valid*",
+    "*HEAD*key_valid*",
+    "*GET*sink*",
+    "*PUT*if_none_match*",
+    "*MPU_PART*part_number*",
+    "*COMPLETE*last*",
+    "*LIST*delimiter*",
+    "*DELETE_MANY*keys*",
+    "*HEAD*PUT*",
+    "*COPY*from_bucket*",
+    "*PUT*source*",
+    "*HEAD*before == STATE_UNDER_WAY*",
 };
 
 static void test_contract(void)
@@ -231,7 +241,8 @@ static void *fire_now(void *arg)
     return NULL;
 }
 
-/* Cancel and completion at the same time, in any order: one result, no trace of the request left. */
+/* Cancel and completion at the same time, in any order: one result, no trace of the request left.
+ */
 static void test_run_cancel_race(void)
 {
     struct store *s = fake_store_new(&(struct fake_params){.seed = test_seed()});
@@ -435,11 +446,13 @@ static void test_fake_multipart(void)
     struct store *s = fake_store_new(&(struct fake_params){.seed = 1});
     g_autofree char *big = g_strnfill(STORE_PART_MIN, 'p');
     char end[] = "end";
-    _cleanup_request_ struct store_request create = {.verb = STORE_MPU_CREATE, .bucket = "b", .key = "k"};
+    _cleanup_request_ struct store_request create = {
+        .verb = STORE_MPU_CREATE, .bucket = "b", .key = "k"};
     g_assert_cmpint(store_run(s, &create, NULL), ==, 0);
     struct store_part parts[2] = {{.number = 1}, {.number = 2}};
     for (unsigned i = 0; i < 2; i++) {
-        _cleanup_request_ struct store_request part = {.verb = STORE_MPU_PART, .bucket = "b", .key = "k"};
+        _cleanup_request_ struct store_request part = {
+            .verb = STORE_MPU_PART, .bucket = "b", .key = "k"};
         part.upload_id = create.res.upload_id;
         part.part_number = i + 1;
         part.source = text_source(i ? end : big);

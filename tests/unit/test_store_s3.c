@@ -52,7 +52,8 @@ static void setup(struct fixture *f, gconstpointer data)
     char access[] = "AKID", secret[] = SECRET;
     const struct s3_credentials c = {.access_key = access, .secret_key = secret};
     f->liar = liar_new();
-    const struct store_s3_params p = {.endpoint = liar_url(f->liar), .credentials = &c, .connections = 1};
+    const struct store_s3_params p = {
+        .endpoint = liar_url(f->liar), .credentials = &c, .connections = 1};
     g_assert_cmpint(store_s3_new(&p, &f->store), ==, 0);
     f->sunk.got = g_string_new(NULL);
 }
@@ -103,7 +104,8 @@ static void test_get(struct fixture *f, gconstpointer data)
                   "x-amz-version-id: v7\r\nx-amz-storage-class: STANDARD_IA\r\n"
                   "Last-Modified: Fri, 24 May 2013 00:00:00 GMT\r\n",
              "0123456789");
-    struct store_result *r = RUN(.verb = STORE_GET, .key = "k", .range = {5, 10, true}, .if_match = "e1");
+    struct store_result *r =
+        RUN(.verb = STORE_GET, .key = "k", .range = {5, 10, true}, .if_match = "e1");
     expect(r, 0, STORE_CLASS_OK);
     g_assert_cmpstr(f->sunk.got->str, ==, "0123456789");
     g_assert_cmpuint(f->sunk.next, ==, 15);
@@ -124,10 +126,17 @@ static void test_get(struct fixture *f, gconstpointer data)
 static void test_get_wrong_range(struct fixture *f, gconstpointer data)
 {
     static const char *const ranges[] = {
-        "Content-Range: bytes 6-15/100\r\n",  "Content-Range: bytes 0-9/100\r\n", "Content-Range: bytes 5-15/100\r\n",
-        "Content-Range: bytes 5-14/10\r\n",   "Content-Range: bytes 5-14/*\r\n",  "Content-Range: bytes 5-4/100\r\n",
-        "Content-Range: bytes -5-14/100\r\n", "Content-Range: lines 5-14/100\r\n", "Content-Range: bytes 5-14/100x\r\n",
-        "Content-Range: bytes 5-14/18446744073709551616\r\n", "",
+        "Content-Range: bytes 6-15/100\r\n",
+        "Content-Range: bytes 0-9/100\r\n",
+        "Content-Range: bytes 5-15/100\r\n",
+        "Content-Range: bytes 5-14/10\r\n",
+        "Content-Range: bytes 5-14/*\r\n",
+        "Content-Range: bytes 5-4/100\r\n",
+        "Content-Range: bytes -5-14/100\r\n",
+        "Content-Range: lines 5-14/100\r\n",
+        "Content-Range: bytes 5-14/100x\r\n",
+        "Content-Range: bytes 5-14/18446744073709551616\r\n",
+        "",
     };
     for (size_t i = 0; i < G_N_ELEMENTS(ranges); i++) {
         g_autofree char *headers = g_strconcat(ETAG, ranges[i], NULL);
@@ -209,17 +218,19 @@ static void test_get_headers_missing(struct fixture *f, gconstpointer data)
 {
     liar_say(f->liar, 200, "", "0123");
     expect(RUN(.verb = STORE_GET, .key = "k"), -EBADMSG, STORE_CLASS_FATAL);
-    liar_add(f->liar, (struct liar_step){
-                          .reply = g_strdup("HTTP/1.1 200 OK\r\n" ETAG
-                                            "Transfer-Encoding: chunked\r\n\r\n4\r\n0123\r\n0\r\n\r\n"),
-                      });
+    liar_add(f->liar,
+             (struct liar_step){
+                 .reply = g_strdup("HTTP/1.1 200 OK\r\n" ETAG
+                                   "Transfer-Encoding: chunked\r\n\r\n4\r\n0123\r\n0\r\n\r\n"),
+             });
     expect(RUN(.verb = STORE_GET, .key = "k"), -EBADMSG, STORE_CLASS_FATAL);
     liar_say(f->liar, 200, "", "");
     expect(RUN(.verb = STORE_HEAD, .key = "k"), -EBADMSG, STORE_CLASS_FATAL);
     liar_say(f->liar, 200, "", "");
     expect(RUN(.verb = STORE_PUT, .key = "k"), -EBADMSG, STORE_CLASS_FATAL);
     liar_say(f->liar, 200, "", "");
-    expect(RUN(.verb = STORE_PUT, .key = "k", .if_none_match = true), -EBADMSG, STORE_CLASS_AMBIGUOUS);
+    expect(RUN(.verb = STORE_PUT, .key = "k", .if_none_match = true), -EBADMSG,
+           STORE_CLASS_AMBIGUOUS);
 }
 
 static int sink_full(void *ctx, uint64_t off, const void *buf, size_t n)
@@ -240,12 +251,14 @@ static void test_get_sink_fails(struct fixture *f, gconstpointer data)
 /* XML */
 
 static const struct store_part one_part[] = {{.number = 1, .size = 3, .etag = (char[]){"p1"}}};
-#define COMPLETE(...)                                                                                                  \
-    RUN(.verb = STORE_MPU_COMPLETE, .key = "k", .upload_id = "u", .parts = one_part, .n_parts = 1, __VA_ARGS__)
+#define COMPLETE(...)                                                                              \
+    RUN(.verb = STORE_MPU_COMPLETE, .key = "k", .upload_id = "u", .parts = one_part, .n_parts = 1, \
+        __VA_ARGS__)
 
 static void test_error_in_200(struct fixture *f, gconstpointer data)
 {
-    static const char error[] = "<?xml version=\"1.0\"?>\n<Error><Code>InternalError</Code><Message>Oops</Message></Error>";
+    static const char error[] =
+        "<?xml version=\"1.0\"?>\n<Error><Code>InternalError</Code><Message>Oops</Message></Error>";
     liar_say(f->liar, 200, "", error);
     struct store_result *r = COMPLETE();
     expect(r, -EIO, STORE_CLASS_RETRY);
@@ -253,10 +266,11 @@ static void test_error_in_200(struct fixture *f, gconstpointer data)
     liar_say(f->liar, 200, "", error);
     expect(COMPLETE(.if_none_match = true), -EIO, STORE_CLASS_AMBIGUOUS);
     liar_say(f->liar, 200, "", error);
-    expect(RUN(.verb = STORE_COPY, .key = "k", .from_bucket = "b", .from_key = "f"), -EIO, STORE_CLASS_RETRY);
+    expect(RUN(.verb = STORE_COPY, .key = "k", .from_bucket = "b", .from_key = "f"), -EIO,
+           STORE_CLASS_RETRY);
     liar_say(f->liar, 200, "", error);
-    expect(RUN(.verb = STORE_MPU_COPY_PART, .key = "k", .upload_id = "u", .part_number = 1, .from_bucket = "b",
-               .from_key = "f"),
+    expect(RUN(.verb = STORE_MPU_COPY_PART, .key = "k", .upload_id = "u", .part_number = 1,
+               .from_bucket = "b", .from_key = "f"),
            -EIO, STORE_CLASS_RETRY);
 }
 
@@ -274,7 +288,8 @@ static void test_complete_blanks(struct fixture *f, gconstpointer data)
     expect(r, 0, STORE_CLASS_OK);
     g_assert_cmpstr(r->object.etag, ==, "abc-1");
     g_autofree char *q = liar_request(f->liar, 0);
-    g_assert_nonnull(strstr(q, "<Part><PartNumber>1</PartNumber><ETag>&quot;p1&quot;</ETag></Part>"));
+    g_assert_nonnull(
+        strstr(q, "<Part><PartNumber>1</PartNumber><ETag>&quot;p1&quot;</ETag></Part>"));
 }
 
 static void test_senseless_xml(struct fixture *f, gconstpointer data)
@@ -285,12 +300,16 @@ static void test_senseless_xml(struct fixture *f, gconstpointer data)
         "<html><body>hello</body></html>",
         "<ListBucketResult><Contents><Key>a</Key>",
         "<ListBucketResult><Contents><Key>a</Key><Size>-1</Size></Contents></ListBucketResult>",
-        "<ListBucketResult><Contents><Key>a</Key><Size>99999999999999999999999</Size></Contents></ListBucketResult>",
+        "<ListBucketResult><Contents><Key>a</Key><Size>99999999999999999999999</Size></Contents></"
+        "ListBucketResult>",
         "<ListBucketResult><Contents><Size>1</Size></Contents></ListBucketResult>",
-        "<ListBucketResult><EncodingType>url</EncodingType><Contents><Key>a%00b</Key></Contents></ListBucketResult>",
+        "<ListBucketResult><EncodingType>url</EncodingType><Contents><Key>a%00b</Key></Contents></"
+        "ListBucketResult>",
         "<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>",
-        "<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken></ListBucketResult>",
-        "<!DOCTYPE x [<!ENTITY a \"aaaaaaaaaa\"><!ENTITY b \"&a;&a;&a;&a;\">]><ListBucketResult>&b;</ListBucketResult>",
+        "<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>t</"
+        "NextContinuationToken></ListBucketResult>",
+        "<!DOCTYPE x [<!ENTITY a \"aaaaaaaaaa\"><!ENTITY b "
+        "\"&a;&a;&a;&a;\">]><ListBucketResult>&b;</ListBucketResult>",
     };
     for (size_t i = 0; i < G_N_ELEMENTS(bodies); i++) {
         liar_say(f->liar, 200, "", bodies[i]);
@@ -311,12 +330,16 @@ static void test_huge_xml(struct fixture *f, gconstpointer data)
 
 static void test_list(struct fixture *f, gconstpointer data)
 {
-    liar_say(f->liar, 200, "",
-             "<ListBucketResult><Contents><Key>z+%2B%01%FF</Key><ETag>&quot;e&quot;</ETag><Size>7</Size>"
-             "<LastModified>2013-05-24T00:00:00.250Z</LastModified><StorageClass>GLACIER</StorageClass></Contents>"
-             "<CommonPrefixes><Prefix>d%2F/</Prefix></CommonPrefixes><EncodingType>url</EncodingType>"
-             "<IsTruncated>true</IsTruncated><NextContinuationToken>n/=&amp;</NextContinuationToken></ListBucketResult>");
-    struct store_result *r = RUN(.verb = STORE_LIST, .prefix = "p q", .delimiter = "/", .start_after = "s+");
+    liar_say(
+        f->liar, 200, "",
+        "<ListBucketResult><Contents><Key>z+%2B%01%FF</Key><ETag>&quot;e&quot;</ETag><Size>7</Size>"
+        "<LastModified>2013-05-24T00:00:00.250Z</LastModified><StorageClass>GLACIER</"
+        "StorageClass></Contents>"
+        "<CommonPrefixes><Prefix>d%2F/</Prefix></CommonPrefixes><EncodingType>url</EncodingType>"
+        "<IsTruncated>true</IsTruncated><NextContinuationToken>n/=&amp;</NextContinuationToken></"
+        "ListBucketResult>");
+    struct store_result *r =
+        RUN(.verb = STORE_LIST, .prefix = "p q", .delimiter = "/", .start_after = "s+");
     expect(r, 0, STORE_CLASS_OK);
     g_assert_cmpuint(r->entries->len, ==, 2);
     const struct store_entry *d = r->entries->pdata[0], *z = r->entries->pdata[1];
@@ -329,10 +352,12 @@ static void test_list(struct fixture *f, gconstpointer data)
     g_assert_cmpstr(z->storage_class, ==, "GLACIER");
     g_assert_cmpstr(r->token, ==, "n/=&");
     g_autofree char *q = liar_request(f->liar, 0);
-    g_assert_true(g_str_has_prefix(q, "GET /b?delimiter=%2F&encoding-type=url&list-type=2&max-keys=1000&prefix=p%20q&"
-                                      "start-after=s%2B HTTP/1.1\r\n"));
+    g_assert_true(g_str_has_prefix(
+        q, "GET /b?delimiter=%2F&encoding-type=url&list-type=2&max-keys=1000&prefix=p%20q&"
+           "start-after=s%2B HTTP/1.1\r\n"));
     /* Not encoded when the server does not say so. */
-    liar_say(f->liar, 200, "", "<ListBucketResult><Contents><Key>a+%41</Key></Contents></ListBucketResult>");
+    liar_say(f->liar, 200, "",
+             "<ListBucketResult><Contents><Key>a+%41</Key></Contents></ListBucketResult>");
     r = RUN(.verb = STORE_LIST);
     g_assert_cmpstr(((struct store_entry *)r->entries->pdata[0])->key, ==, "a+%41");
     g_assert_null(r->token);
@@ -342,9 +367,11 @@ static void test_pages(struct fixture *f, gconstpointer data)
 {
     liar_say(f->liar, 200, "",
              "<ListPartsResult><Part><PartNumber>1</PartNumber><Size>5</Size><ETag>a</ETag></Part>"
-             "<IsTruncated>true</IsTruncated><NextPartNumberMarker>1</NextPartNumberMarker></ListPartsResult>");
+             "<IsTruncated>true</IsTruncated><NextPartNumberMarker>1</NextPartNumberMarker></"
+             "ListPartsResult>");
     liar_say(f->liar, 200, "",
-             "<ListPartsResult><Part><PartNumber>9</PartNumber><Size>6</Size><ETag>b</ETag></Part></ListPartsResult>");
+             "<ListPartsResult><Part><PartNumber>9</PartNumber><Size>6</Size><ETag>b</ETag></"
+             "Part></ListPartsResult>");
     struct store_result *r = RUN(.verb = STORE_MPU_LIST_PARTS, .key = "k", .upload_id = "u");
     expect(r, 0, STORE_CLASS_OK);
     g_assert_cmpuint(r->parts->len, ==, 2);
@@ -353,7 +380,8 @@ static void test_pages(struct fixture *f, gconstpointer data)
     g_assert_nonnull(strstr(q, "part-number-marker=1&"));
 
     static const char page[] =
-        "<ListMultipartUploadsResult><EncodingType>url</EncodingType><Upload><Key>k%%20%d</Key><UploadId>u</UploadId>"
+        "<ListMultipartUploadsResult><EncodingType>url</EncodingType><Upload><Key>k%%20%d</"
+        "Key><UploadId>u</UploadId>"
         "</Upload><IsTruncated>%s</IsTruncated><NextKeyMarker>k%%201</NextKeyMarker>"
         "<NextUploadIdMarker>u</NextUploadIdMarker></ListMultipartUploadsResult>";
     for (int i = 1; i <= 2; i++) {
@@ -374,23 +402,28 @@ static void test_pages(struct fixture *f, gconstpointer data)
     }
     expect(RUN(.verb = STORE_MPU_LIST), -EBADMSG, STORE_CLASS_FATAL);
     for (int i = 0; i < 2; i++) {
-        liar_say(f->liar, 200, "",
-                 "<ListPartsResult><Part><PartNumber>1</PartNumber><Size>5</Size><ETag>a</ETag></Part>"
-                 "<IsTruncated>true</IsTruncated><NextPartNumberMarker>1</NextPartNumberMarker></ListPartsResult>");
+        liar_say(
+            f->liar, 200, "",
+            "<ListPartsResult><Part><PartNumber>1</PartNumber><Size>5</Size><ETag>a</ETag></Part>"
+            "<IsTruncated>true</IsTruncated><NextPartNumberMarker>1</NextPartNumberMarker></"
+            "ListPartsResult>");
     }
-    expect(RUN(.verb = STORE_MPU_LIST_PARTS, .key = "k", .upload_id = "u"), -EBADMSG, STORE_CLASS_FATAL);
+    expect(RUN(.verb = STORE_MPU_LIST_PARTS, .key = "k", .upload_id = "u"), -EBADMSG,
+           STORE_CLASS_FATAL);
 }
 
 static void test_delete_many(struct fixture *f, gconstpointer data)
 {
     liar_add(f->liar, (struct liar_step){
                           .match = "POST /b?delete",
-                          .reply = liar_reply(200, "",
-                                              "<DeleteResult><Error><Key>a&amp;b</Key><Code>AccessDenied</Code>"
-                                              "<Message>no</Message></Error><Error><Key>gone</Key>"
-                                              "<Code>NoSuchKey</Code></Error></DeleteResult>"),
+                          .reply = liar_reply(
+                              200, "",
+                              "<DeleteResult><Error><Key>a&amp;b</Key><Code>AccessDenied</Code>"
+                              "<Message>no</Message></Error><Error><Key>gone</Key>"
+                              "<Code>NoSuchKey</Code></Error></DeleteResult>"),
                       });
-    liar_add(f->liar, (struct liar_step){.match = "DELETE /b/x%01 ", .reply = liar_reply(204, "", "")});
+    liar_add(f->liar,
+             (struct liar_step){.match = "DELETE /b/x%01 ", .reply = liar_reply(204, "", "")});
     liar_add(f->liar, (struct liar_step){
                           .match = "DELETE /b/y%02 ",
                           .reply = liar_reply(403, "", "<Error><Code>AccessDenied</Code></Error>"),
@@ -403,7 +436,8 @@ static void test_delete_many(struct fixture *f, gconstpointer data)
     g_assert_cmpstr(r->failed->pdata[1], ==, "y\x02");
     g_assert_cmpuint(liar_requests(f->liar), ==, 3);
     g_autofree char *q = liar_request(f->liar, 0);
-    g_assert_nonnull(strstr(q, "<Object><Key>a&amp;b</Key></Object><Object><Key>c&#13;</Key></Object></Delete>"));
+    g_assert_nonnull(strstr(
+        q, "<Object><Key>a&amp;b</Key></Object><Object><Key>c&#13;</Key></Object></Delete>"));
     g_assert_nonnull(strstr(q, "\r\ncontent-md5: "));
 }
 
@@ -413,14 +447,16 @@ static void test_conditions(struct fixture *f, gconstpointer data)
 {
     static const char failed[] = "<Error><Code>PreconditionFailed</Code></Error>";
     liar_say(f->liar, 412, "", failed);
-    expect(RUN(.verb = STORE_PUT, .key = "k", .if_none_match = true), -EEXIST, STORE_CLASS_CONFLICT);
+    expect(RUN(.verb = STORE_PUT, .key = "k", .if_none_match = true), -EEXIST,
+           STORE_CLASS_CONFLICT);
     liar_say(f->liar, 412, "", failed);
     expect(RUN(.verb = STORE_PUT, .key = "k", .if_match = "e"), -ESTALE, STORE_CLASS_CONFLICT);
     liar_say(f->liar, 404, "", "<Error><Code>NoSuchKey</Code></Error>");
     expect(RUN(.verb = STORE_PUT, .key = "k", .if_match = "e"), -ESTALE, STORE_CLASS_CONFLICT);
     liar_say(f->liar, 412, "", failed);
-    expect(RUN(.verb = STORE_COPY, .key = "k", .from_bucket = "b", .from_key = "f", .from_if_match = "e"), -ESTALE,
-           STORE_CLASS_CONFLICT);
+    expect(RUN(.verb = STORE_COPY, .key = "k", .from_bucket = "b", .from_key = "f",
+               .from_if_match = "e"),
+           -ESTALE, STORE_CLASS_CONFLICT);
     g_autofree char *q = liar_request(f->liar, 0);
     g_assert_nonnull(strstr(q, "\r\nif-none-match: *\r\n"));
 }
@@ -457,7 +493,8 @@ static void test_gone_is_deleted(struct fixture *f, gconstpointer data)
 
 static void test_region(struct fixture *f, gconstpointer data)
 {
-    liar_say(f->liar, 301, "x-amz-bucket-region: eu-west-7\r\n", "<Error><Code>PermanentRedirect</Code></Error>");
+    liar_say(f->liar, 301, "x-amz-bucket-region: eu-west-7\r\n",
+             "<Error><Code>PermanentRedirect</Code></Error>");
     liar_say(f->liar, 200, ETAG, "");
     expect(RUN(.verb = STORE_PUT, .key = "k", .source = {.size = 1000}), 0, STORE_CLASS_OK);
     liar_say(f->liar, 200, ETAG, "");
@@ -466,7 +503,8 @@ static void test_region(struct fixture *f, gconstpointer data)
              "<Error><Code>AuthorizationHeaderMalformed</Code><Region>ap-east-9</Region></Error>");
     liar_say(f->liar, 200, ETAG, "");
     expect(RUN(.verb = STORE_PUT, .bucket = "other", .key = "k"), 0, STORE_CLASS_OK);
-    static const char *const regions[] = {"us-east-1", "eu-west-7", "eu-west-7", "us-east-1", "ap-east-9"};
+    static const char *const regions[] = {"us-east-1", "eu-west-7", "eu-west-7", "us-east-1",
+                                          "ap-east-9"};
     for (guint i = 0; i < G_N_ELEMENTS(regions); i++) {
         g_autofree char *q = liar_request(f->liar, i);
         g_autofree char *scope = g_strdup_printf("/%s/s3/aws4_request", regions[i]);
@@ -523,10 +561,12 @@ static void test_path(struct fixture *f, gconstpointer data)
 static void test_body(struct fixture *f, gconstpointer data)
 {
     liar_say(f->liar, 200, ETAG "x-amz-version-id: v\r\n", "");
-    struct store_headers h = {.content_type = (char[]){"text/x"}, .cache_control = (char[]){"no-store"}};
+    struct store_headers h = {.content_type = (char[]){"text/x"},
+                              .cache_control = (char[]){"no-store"}};
     store_headers_set_meta(&h, "Name", "v\xc3\xa4lue  x");
     store_headers_set_meta(&h, "empty", "");
-    struct store_result *r = RUN(.verb = STORE_PUT, .key = "k", .source = {.size = 300000}, .headers = &h);
+    struct store_result *r =
+        RUN(.verb = STORE_PUT, .key = "k", .source = {.size = 300000}, .headers = &h);
     expect(r, 0, STORE_CLASS_OK);
     g_assert_cmpuint(r->bytes, ==, 300000);
     g_assert_cmpstr(r->object.version_id, ==, "v");
@@ -557,18 +597,22 @@ static void test_header_injection(struct fixture *f, gconstpointer data)
 
 static void test_detail(struct fixture *f, gconstpointer data)
 {
-    liar_say(f->liar, 403, "", "<Error><Code>AccessDenied</Code><Message>Access\nDenied.</Message></Error>");
+    liar_say(f->liar, 403, "",
+             "<Error><Code>AccessDenied</Code><Message>Access\nDenied.</Message></Error>");
     struct store_result *r = RUN(.verb = STORE_GET, .key = "k\n\x1b[31m\xff");
-    g_assert_cmpstr(r->detail, ==, "GET s3://b/k\\x0a\\x1b[31m\\xff: 403 AccessDenied: Access\\x0aDenied.");
+    g_assert_cmpstr(r->detail, ==,
+                    "GET s3://b/k\\x0a\\x1b[31m\\xff: 403 AccessDenied: Access\\x0aDenied.");
     g_assert_cmpstr(r->code, ==, "AccessDenied");
-    liar_say(f->liar, 403, "", "<Error><Code>AccessDenied</Code><Message>You sent " SECRET "</Message></Error>");
+    liar_say(f->liar, 403, "",
+             "<Error><Code>AccessDenied</Code><Message>You sent " SECRET "</Message></Error>");
     r = RUN(.verb = STORE_GET, .key = "k");
     g_assert_nonnull(strstr(r->detail, "withheld"));
     liar_say(f->liar, 404, "", "");
     r = RUN(.verb = STORE_HEAD, .key = "k");
     expect(r, -ENOENT, STORE_CLASS_FATAL);
     g_assert_cmpstr(r->code, ==, "");
-    liar_say(f->liar, 403, "", "<Error><Code>InvalidObjectState</Code><Message>x</Message></Error>");
+    liar_say(f->liar, 403, "",
+             "<Error><Code>InvalidObjectState</Code><Message>x</Message></Error>");
     r = RUN(.verb = STORE_GET, .key = "k");
     expect(r, -ENODATA, STORE_CLASS_FATAL);
     g_assert_nonnull(strstr(r->detail, "archived"));
@@ -593,8 +637,8 @@ static void test_anonymous(struct fixture *f, gconstpointer data)
 static void test_params(struct fixture *f, gconstpointer data)
 {
     static const char *const endpoints[] = {
-        "ftp://host", "host", "http://", "http://h/path", "http://user:pw@h", "http://h?q", "http://h#f", "http://h:99999",
-        "http://a b",
+        "ftp://host", "host",       "http://",        "http://h/path", "http://user:pw@h",
+        "http://h?q", "http://h#f", "http://h:99999", "http://a b",
     };
     struct store *store;
     for (size_t i = 0; i < G_N_ELEMENTS(endpoints); i++) {
@@ -603,11 +647,14 @@ static void test_params(struct fixture *f, gconstpointer data)
     }
     const struct store_s3_params region = {.endpoint = "http://h", .region = "a b"};
     g_assert_cmpint(store_s3_new(&region, &store), ==, -EINVAL);
-    const struct store_s3_params absent = {.endpoint = "https://h", .ca_file = "/nonexistent/ca.pem"};
+    const struct store_s3_params absent = {.endpoint = "https://h",
+                                           .ca_file = "/nonexistent/ca.pem"};
     g_assert_cmpint(store_s3_new(&absent, &store), ==, -ENOENT);
-    const struct store_s3_params not_pem = {.endpoint = "https://h", .ca_file = "/proc/self/cmdline"};
+    const struct store_s3_params not_pem = {.endpoint = "https://h",
+                                            .ca_file = "/proc/self/cmdline"};
     g_assert_cmpint(store_s3_new(&not_pem, &store), ==, -EINVAL);
-    static const char *const good[] = {"http://[::1]:9000", "https://s3.eu-central-1.amazonaws.com", "http://h/"};
+    static const char *const good[] = {"http://[::1]:9000", "https://s3.eu-central-1.amazonaws.com",
+                                       "http://h/"};
     for (size_t i = 0; i < G_N_ELEMENTS(good); i++) {
         const struct store_s3_params p = {.endpoint = good[i]};
         g_assert_cmpint(store_s3_new(&p, &store), ==, 0);
@@ -619,14 +666,16 @@ static void test_caps_given(struct fixture *f, gconstpointer data)
 {
     struct store *store;
     const struct store_caps given = {.put_if = true, .delete_if = true};
-    const struct store_s3_params p = {.endpoint = liar_url(f->liar), .caps = &given, .probe_bucket = "b"};
+    const struct store_s3_params p = {
+        .endpoint = liar_url(f->liar), .caps = &given, .probe_bucket = "b"};
     g_assert_cmpint(store_s3_new(&p, &store), ==, 0);
     struct store_caps caps;
     store_get_caps(store, &caps);
     g_assert_true(caps.put_if && caps.delete_if && !caps.complete_if && !caps.copy_if);
     store_free(store);
     store_get_caps(f->store, &caps); /* no bucket to probe in: nothing is assumed */
-    g_assert_false(caps.put_if || caps.complete_if || caps.copy_if || caps.delete_if || caps.copy_part);
+    g_assert_false(caps.put_if || caps.complete_if || caps.copy_if || caps.delete_if ||
+                   caps.copy_part);
     g_assert_cmpuint(liar_requests(f->liar), ==, 0);
 }
 

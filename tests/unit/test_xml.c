@@ -36,8 +36,9 @@ static void expect_bad(const char *xml)
 static void test_paths(void)
 {
     expect("<A><B>1</B><B>2</B></A>", &both, "+A +A/B A/B=[1] +A/B A/B=[2] A=[] ");
-    expect("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<A xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"/>", &ends,
-           "A=[] ");
+    expect("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<A "
+           "xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"/>",
+           &ends, "A=[] ");
     expect("<ns:A xmlns:ns='x'><ns:B>t</ns:B></ns:A>", &ends, "A/B=[t] A=[] ");
     expect("<A>x<B/>y</A>", &ends, "A/B=[] A=[xy] ");
     expect("<A><![CDATA[<&>]]></A>", &ends, "A=[<&>] ");
@@ -74,7 +75,8 @@ static void test_malformed(void)
 /* Neither internal expansion nor external references. */
 static void test_entities(void)
 {
-    expect_bad("<!DOCTYPE a [<!ENTITY l \"lol\"><!ENTITY m \"&l;&l;&l;&l;\"><!ENTITY n \"&m;&m;&m;&m;\">]><a>&n;</a>");
+    expect_bad("<!DOCTYPE a [<!ENTITY l \"lol\"><!ENTITY m \"&l;&l;&l;&l;\"><!ENTITY n "
+               "\"&m;&m;&m;&m;\">]><a>&n;</a>");
     expect_bad("<!DOCTYPE a [<!ENTITY x SYSTEM \"file:///etc/passwd\">]><a>&x;</a>");
     expect_bad("<!DOCTYPE a SYSTEM \"http://127.0.0.1/x.dtd\"><a/>");
 }
@@ -99,7 +101,7 @@ static void test_limits(void)
     }
     g_autoptr(GString) got = g_string_new(NULL);
     g_assert_cmpint(xml_parse(fits->str, fits->len, &ends, got), ==, 0);
-    expect_bad(not->str);
+    expect_bad(not ->str);
 
     g_autofree char *text = g_strnfill(XML_TEXT_MAX + 1, 'x');
     g_autofree char *xml = g_strdup_printf("<a>%s</a>", text);
@@ -122,7 +124,8 @@ static void test_can_hold(void)
 
 static void test_round_trip(void)
 {
-    static const char *const rows[] = {"", "plain", "<a>&\"'</a>", "tab\tlf\ncr\rend", " edge ", "]]>", "\xc3\xa9\x7f"};
+    static const char *const rows[] = {"",       "plain", "<a>&\"'</a>", "tab\tlf\ncr\rend",
+                                       " edge ", "]]>",   "\xc3\xa9\x7f"};
     for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
         g_autoptr(GString) xml = g_string_new(NULL);
         xml_append(xml, "Key", rows[i]);

@@ -1,0 +1,541 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * store_s3 and the network: connections that are refused, reused, cut, or stall; deadlines and
+ * cancellation; priorities; conditional writes whose outcome is unknown; TLS with a CA of the
+ * test's own. The server is the lying one of tests/lib, TLS has a small one here.
+ */
+#include <errno.h>
+#include <glib/gstdio.h>
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <openssl/ssl.h>
+#include <openssl/x509v3.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/cancel.h"
+#include "base/clock.h"
+#include "base/mutex.h"
+#include "base/thread.h"
+#include "s3/store_s3.h"
+#include "tests/lib/liar.h"
+
+#define ETAG "ETag: \"e1\"\r\n"
+
+struct fixture {
+    struct liar *liar;
+    struct store *store;
+};
+
+static struct store *open_store(const char *url, unsigned connections, uint64_t stall_ns,
+                                const char *ca_file)
+{
+    char access[] = "AKID", secret[] = "secret";
+    const struct s3_credentials c = {.access_key = access, .secret_key = secret};
+    const struct store_s3_params p = {
+        .endpoint = url,
+        .credentials = &c,
+        .connections = connections,
+        .stall_timeout_ns = stall_ns,
+        .ca_file = ca_file,
+    };
+    struct store *s;
+    g_assert_cmpint(store_s3_new(&p, &s), ==, 0);
+    return s;
+}
+
+static void setup(struct fixture *f, gconstpointer data)
+{
+    f->liar = liar_new();
+    f->store = open_store(liar_url(f->liar), 1, 0, NULL);
+}
+
+static void teardown(struct fixture *f, gconstpointer data)
+{
+    store_free(f->store);
+    liar_free(f->liar);
+}
+
+static ssize_t source_read(void *ctx, uint64_t off, void *buf, size_t n)
+{
+    memset(buf, 'x', n);
+    return (ssize_t)n;
+}
+
+static int sink_write(void *ctx, uint64_t off, const void *buf, size_t n)
+{
+    return 0;
+}
+
+static struct store_request request(enum store_verb verb, uint64_t size)
+{
+    return (struct store_request){
+        .verb = verb,
+        .bucket = "b",
+        .key = "k",
+        .source = {.read = source_read, .size = size},
+        .sink = {.write = sink_write},
+    };
+}
+
+static void expect(struct store *s, struct store_request *req, struct cancel *cancel, int err,
+                   enum store_class cls)
+{
+    int r = store_run(s, req, cancel);
+    if (r < 0) {
+        g_test_message("%s", req->res.detail);
+    }
+    g_assert_cmpint(r, ==, err);
+    g_assert_cmpint(req->res.cls, ==, cls);
+    store_request_clear(req);
+}
+
+static void test_refused(struct fixture *f, gconstpointer data)
+{
+    g_autofree char *url = g_strdup_printf("http://127.0.0.1:%d", liar_dead_port());
+    struct store *s = open_store(url, 1, 0, NULL);
+    struct store_request get = request(STORE_GET, 0), put = request(STORE_PUT, 5);
+    expect(s, &get, NULL, -ECONNREFUSED, STORE_CLASS_RETRY);
+    put.if_none_match = true; /* nothing was sent: nothing is unknown */
+    expect(s, &put, NULL, -ECONNREFUSED, STORE_CLASS_RETRY);
+    store_free(s);
+}
+
+static void test_reuse(struct fixture *f, gconstpointer data)
+{
+    for (int i = 0; i < 20; i++) {
+        struct store_request req = request(i % 2 ? STORE_PUT : STORE_GET, i % 2 ? 1000 : 0);
+        liar_say(f->liar, 200, ETAG, i % 2 ? "" : "body");
+        expect(f->store, &req, NULL, 0, STORE_CLASS_OK);
+    }
+    struct store_request absent = request(STORE_GET, 0);
+    liar_say(f->liar, 404, "", "<Error><Code>NoSuchKey</Code></Error>");
+    expect(f->store, &absent, NULL, -ENOENT, STORE_CLASS_FATAL);
+    g_assert_cmpuint(liar_requests(f->liar), ==, 21);
+    g_assert_cmpuint(liar_accepts(f->liar), ==, 1);
+}
+
+/* The server takes the whole request and hangs up. */
+static void test_no_reply(struct fixture *f, gconstpointer data)
+{
+    static const struct {
+        uint64_t size;
+        bool conditional;
+        enum store_class cls;
+    } rows[] = {{1000, false, STORE_CLASS_RETRY},
+                {1000, true, STORE_CLASS_AMBIGUOUS},
+                {0, true, STORE_CLASS_AMBIGUOUS}};
+    for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
+        struct store_request put = request(STORE_PUT, rows[i].size);
+        put.if_none_match = rows[i].conditional;
+        liar_add(f->liar, (struct liar_step){.close = true});
+        int r = store_run(f->store, &put, NULL);
+        g_assert_cmpint(r, ==, -ECONNRESET);
+        g_assert_cmpint(put.res.cls, ==, rows[i].cls);
+        store_request_clear(&put);
+    }
+}
+
+/* The server hangs up before it has the whole body: it cannot have acted. */
+static void test_cut_upload(struct fixture *f, gconstpointer data)
+{
+    struct store_request put = request(STORE_PUT, 64 << 20);
+    put.if_none_match = true;
+    liar_add(f->liar, (struct liar_step){.match = "PUT", .early = true, .close = true});
+    expect(f->store, &put, NULL, -ECONNRESET, STORE_CLASS_RETRY);
+}
+
+/* curl repeats a request on a fresh connection when a reused one turns out dead. Where the first
+ * attempt may have worked, a condition that fails in the second says nothing. */
+static void test_dead_reuse(struct fixture *f, gconstpointer data)
+{
+    static const struct {
+        int status, err;
+        enum store_class cls;
+        const char *body;
+    } rows[] = {
+        {200, 0, STORE_CLASS_OK, ""},
+        {412, -EEXIST, STORE_CLASS_AMBIGUOUS, "<Error><Code>PreconditionFailed</Code></Error>"},
+    };
+    for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
+        struct store_request first = request(STORE_HEAD, 0), put = request(STORE_PUT, 0);
+        liar_say(f->liar, 200, ETAG, "");
+        expect(f->store, &first, NULL, 0, STORE_CLASS_OK);
+        unsigned before = liar_requests(f->liar);
+        liar_add(f->liar, (struct liar_step){.close = true}); /* taken, not answered */
+        liar_say(f->liar, rows[i].status, ETAG, rows[i].body);
+        put.if_none_match = true;
+        expect(f->store, &put, NULL, rows[i].err, rows[i].cls);
+        g_assert_cmpuint(liar_requests(f->liar), ==, before + 2);
+    }
+}
+
+static void test_stall(struct fixture *f, gconstpointer data)
+{
+    struct store *s = open_store(liar_url(f->liar), 1, 200 * NSEC_PER_MSEC, NULL);
+    struct store_request get = request(STORE_GET, 0);
+    liar_add(f->liar, (struct liar_step){.hang = true});
+    expect(s, &get, NULL, -ETIMEDOUT, STORE_CLASS_RETRY);
+    struct store_request half = request(STORE_GET, 0);
+    liar_add(f->liar,
+             (struct liar_step){
+                 .reply = g_strdup("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n" ETAG "\r\n0123"),
+             });
+    g_assert_cmpint(store_run(s, &half, NULL), ==, -ETIMEDOUT);
+    g_assert_cmpint(half.res.cls, ==, STORE_CLASS_RETRY);
+    g_assert_cmpuint(half.res.bytes, ==, 4);
+    store_request_clear(&half);
+    struct store_request put = request(STORE_PUT, 100);
+    put.if_match = "x";
+    liar_add(f->liar, (struct liar_step){.hang = true});
+    expect(s, &put, NULL, -ETIMEDOUT, STORE_CLASS_AMBIGUOUS);
+    store_free(s);
+}
+
+static void test_deadline(struct fixture *f, gconstpointer data)
+{
+    struct store_request get = request(STORE_GET, 0);
+    get.deadline_ns = clock_mono_ns() + 100 * NSEC_PER_MSEC;
+    liar_add(f->liar, (struct liar_step){.hang = true});
+    expect(f->store, &get, NULL, -ETIMEDOUT, STORE_CLASS_RETRY);
+}
+
+/* Several requests at once: each tells when it is done. */
+struct flock_of {
+    struct mutex lock;
+    struct cond changed;
+    unsigned done;
+};
+
+static void flock_done(struct store_request *req)
+{
+    struct flock_of *all = req->ctx;
+    mutex_lock(&all->lock);
+    all->done++;
+    cond_broadcast(&all->changed);
+    mutex_unlock(&all->lock);
+}
+
+static void flock_init(struct flock_of *all)
+{
+    memset(all, 0, sizeof *all);
+    mutex_init(&all->lock, RANK_LEAF);
+    cond_init(&all->changed);
+}
+
+static void flock_wait(struct flock_of *all, unsigned n)
+{
+    mutex_lock(&all->lock);
+    while (all->done < n) {
+        cond_wait(&all->changed, &all->lock);
+    }
+    mutex_unlock(&all->lock);
+}
+
+static void flock_fini(struct flock_of *all)
+{
+    mutex_fini(&all->lock);
+    cond_fini(&all->changed);
+}
+
+static void flock_submit(struct flock_of *all, struct store *s, struct store_request *req)
+{
+    req->done = flock_done;
+    req->ctx = all;
+    store_submit(s, req);
+}
+
+/* One connection, held by a request that gets no answer: the next one waits for it, and no longer
+ * than its deadline. */
+static void test_queued(struct fixture *f, gconstpointer data)
+{
+    struct flock_of all;
+    flock_init(&all);
+    struct store_request hung = request(STORE_GET, 0), late = request(STORE_GET, 0),
+                         cancelled = request(STORE_GET, 0);
+    liar_add(f->liar, (struct liar_step){.hang = true});
+    flock_submit(&all, f->store, &hung);
+    liar_wait_requests(f->liar, 1);
+    late.deadline_ns = clock_mono_ns() + 50 * NSEC_PER_MSEC;
+    flock_submit(&all, f->store, &late);
+    flock_submit(&all, f->store, &cancelled);
+    store_cancel(f->store, &cancelled);
+    flock_wait(&all, 2);
+    g_assert_cmpint(late.res.err, ==, -ETIMEDOUT);
+    g_assert_cmpint(late.res.cls, ==, STORE_CLASS_RETRY);
+    g_assert_cmpint(cancelled.res.err, ==, -ECANCELED);
+    store_cancel(f->store, &hung);
+    flock_wait(&all, 3);
+    g_assert_cmpint(hung.res.err, ==, -ECANCELED);
+    g_assert_cmpuint(liar_requests(f->liar), ==, 1);
+    store_request_clear(&hung);
+    store_request_clear(&late);
+    store_request_clear(&cancelled);
+    flock_fini(&all);
+}
+
+static void test_cancel(struct fixture *f, gconstpointer data)
+{
+    struct cancel *c = cancel_new();
+    struct store_request get = request(STORE_GET, 0);
+    liar_add(f->liar, (struct liar_step){.hang = true, .fire = c});
+    g_assert_cmpint(store_run(f->store, &get, c), ==, -EINTR);
+    store_request_clear(&get);
+    cancel_free(c);
+    /* The engine goes on. */
+    liar_say(f->liar, 200, ETAG, "x");
+    expect(f->store, &get, NULL, 0, STORE_CLASS_OK);
+}
+
+/* Requests that complete while they are cancelled, from two threads. */
+static void test_cancel_race(struct fixture *f, gconstpointer data)
+{
+    struct store *s = open_store(liar_url(f->liar), 4, 0, NULL);
+    liar_add(f->liar, (struct liar_step){.stay = true, .reply = liar_reply(200, ETAG, "x")});
+    for (int round = 0; round < 50; round++) {
+        struct flock_of all;
+        struct store_request reqs[8];
+        flock_init(&all);
+        for (int i = 0; i < 8; i++) {
+            reqs[i] = request(STORE_GET, 0);
+            flock_submit(&all, s, &reqs[i]);
+        }
+        flock_wait(&all, (unsigned)round % 8); /* some are done, some are not */
+        mutex_lock(&all.lock);
+        bool last_pending = all.done < 8;
+        mutex_unlock(&all.lock);
+        if (last_pending) {
+            for (int i = 0; i < 8; i++) {
+                store_cancel(s, &reqs[i]);
+            }
+        }
+        flock_wait(&all, 8);
+        for (int i = 0; i < 8; i++) {
+            g_assert_true(reqs[i].res.err == 0 || reqs[i].res.err == -ECANCELED);
+            store_request_clear(&reqs[i]);
+        }
+        flock_fini(&all);
+    }
+    store_free(s);
+}
+
+/* Uploads that take for ever do not keep reads from a connection, nor reads uploads, nor read-ahead
+ * other reads. */
+static void test_floors(struct fixture *f, gconstpointer data)
+{
+    static const struct {
+        enum store_prio many, one;
+        enum store_verb many_verb, one_verb;
+    } rows[] = {
+        {STORE_PRIO_UPLOAD, STORE_PRIO_DEMAND, STORE_PUT, STORE_GET},
+        {STORE_PRIO_DEMAND, STORE_PRIO_UPLOAD, STORE_GET, STORE_PUT},
+        {STORE_PRIO_AHEAD, STORE_PRIO_DEMAND, STORE_GET, STORE_HEAD},
+        {STORE_PRIO_AHEAD, STORE_PRIO_META, STORE_GET, STORE_HEAD},
+    };
+    for (size_t k = 0; k < G_N_ELEMENTS(rows); k++) {
+        struct liar *liar = liar_new();
+        struct store *s = open_store(liar_url(liar), 8, 0, NULL);
+        struct flock_of all;
+        struct store_request many[20];
+        flock_init(&all);
+        liar_add(liar, (struct liar_step){.match = rows[k].many_verb == STORE_PUT ? "PUT" : "GET",
+                                          .hang = true,
+                                          .stay = true});
+        for (int i = 0; i < 20; i++) {
+            many[i] = request(rows[k].many_verb, 0);
+            many[i].prio = rows[k].many;
+            flock_submit(&all, s, &many[i]);
+        }
+        liar_wait_requests(liar, rows[k].many == STORE_PRIO_AHEAD ? 5 : 6);
+        struct store_request one = request(rows[k].one_verb, 0);
+        one.prio = rows[k].one;
+        liar_say(liar, 200, ETAG, "");
+        expect(s, &one, NULL, 0, STORE_CLASS_OK);
+        for (int i = 0; i < 20; i++) {
+            store_cancel(s, &many[i]);
+        }
+        flock_wait(&all, 20);
+        for (int i = 0; i < 20; i++) {
+            g_assert_cmpint(many[i].res.err, ==, -ECANCELED);
+            store_request_clear(&many[i]);
+        }
+        store_free(s);
+        liar_free(liar);
+        flock_fini(&all);
+    }
+}
+
+static void test_not_http(struct fixture *f, gconstpointer data)
+{
+    static const char *const replies[] = {"SSH-2.0-OpenSSH_9.2\r\n", "\r\n\r\n", "HTTP/1.1\r\n\r\n",
+                                          "HTTP/1.1 20"};
+    for (size_t i = 0; i < G_N_ELEMENTS(replies); i++) {
+        struct store_request get = request(STORE_GET, 0), put = request(STORE_PUT, 3);
+        put.if_none_match = true;
+        liar_add(f->liar, (struct liar_step){.reply = g_strdup(replies[i]), .close = true});
+        g_assert_cmpint(store_run(f->store, &get, NULL), <, 0);
+        g_assert_cmpint(get.res.cls, ==, STORE_CLASS_RETRY);
+        liar_add(f->liar, (struct liar_step){.reply = g_strdup(replies[i]), .close = true});
+        g_assert_cmpint(store_run(f->store, &put, NULL), <, 0);
+        g_assert_cmpint(put.res.cls, ==, STORE_CLASS_AMBIGUOUS);
+        store_request_clear(&get);
+        store_request_clear(&put);
+    }
+    struct store_request get = request(STORE_GET, 0);
+    g_autoptr(GString) huge = g_string_new("HTTP/1.1 200 OK\r\n");
+    for (int i = 0; i < 20000; i++) {
+        g_string_append_printf(huge, "X-%d: %050d\r\n", i, i);
+    }
+    liar_add(f->liar, (struct liar_step){.reply = g_strdup(huge->str), .close = true});
+    g_assert_cmpint(store_run(f->store, &get, NULL), <, 0);
+    store_request_clear(&get);
+}
+
+/* TLS */
+
+struct tls_server {
+    SSL_CTX *ctx;
+    int fd, port;
+    unsigned connections;
+    pthread_t thread;
+};
+
+static void tls_talk(struct tls_server *t, int fd)
+{
+    SSL *ssl = SSL_new(t->ctx);
+    char buf[4096];
+    SSL_set_fd(ssl, fd);
+    if (SSL_accept(ssl) == 1 && SSL_read(ssl, buf, sizeof buf) > 0) {
+        g_autofree char *reply = liar_reply(200, ETAG "Connection: close\r\n", "tls!");
+        SSL_write(ssl, reply, (int)strlen(reply));
+        SSL_shutdown(ssl);
+    }
+    ERR_clear_error();
+    SSL_free(ssl);
+}
+
+static void *tls_run(void *arg)
+{
+    struct tls_server *t = arg;
+    for (unsigned i = 0; i < t->connections; i++) {
+        int fd = accept(t->fd, NULL, NULL);
+        g_assert_cmpint(fd, >=, 0);
+        tls_talk(t, fd);
+        close(fd);
+    }
+    return NULL;
+}
+
+/* A certificate for 127.0.0.1 if san, signed by ca (NULL: by itself). */
+static X509 *make_cert(EVP_PKEY *key, const char *name, X509 *ca, EVP_PKEY *ca_key, const char *san)
+{
+    X509 *x = X509_new();
+    X509_set_version(x, 2);
+    ASN1_INTEGER_set(X509_get_serialNumber(x), ca ? 2 : 1);
+    X509_gmtime_adj(X509_getm_notBefore(x), -3600);
+    X509_gmtime_adj(X509_getm_notAfter(x), 3600);
+    X509_set_pubkey(x, key);
+    X509_NAME *n = X509_get_subject_name(x);
+    X509_NAME_add_entry_by_txt(n, "CN", MBSTRING_ASC, (const unsigned char *)name, -1, -1, 0);
+    X509_set_issuer_name(x, ca ? X509_get_subject_name(ca) : n);
+    X509V3_CTX ctx;
+    X509V3_set_ctx(&ctx, ca ? ca : x, x, NULL, NULL, 0);
+    X509_EXTENSION *e =
+        san ? X509V3_EXT_conf_nid(NULL, &ctx, NID_subject_alt_name, san)
+            : X509V3_EXT_conf_nid(NULL, &ctx, NID_basic_constraints, "critical,CA:TRUE");
+    X509_add_ext(x, e, -1);
+    X509_EXTENSION_free(e);
+    g_assert_cmpint(X509_sign(x, ca_key ? ca_key : key, EVP_sha256()), >, 0);
+    return x;
+}
+
+static void write_pem(const char *path, X509 *x)
+{
+    FILE *f = fopen(path, "w");
+    g_assert_nonnull(f);
+    g_assert_cmpint(PEM_write_X509(f, x), ==, 1);
+    fclose(f);
+}
+
+static void tls_get(const char *url, const char *ca_file, int err, enum store_class cls)
+{
+    struct store *s = open_store(url, 1, 0, ca_file);
+    struct store_request get = request(STORE_GET, 0);
+    int r = store_run(s, &get, NULL);
+    g_test_message("%s", get.res.detail);
+    g_assert_cmpint(r, ==, err);
+    g_assert_cmpint(get.res.cls, ==, cls);
+    if (err == -EKEYREJECTED) {
+        g_assert_nonnull(strstr(get.res.detail, "certificate is not trusted"));
+    }
+    store_request_clear(&get);
+    store_free(s);
+}
+
+static void test_tls(void)
+{
+    EVP_PKEY *ca_key = EVP_EC_gen("P-256"), *other_key = EVP_EC_gen("P-256"),
+             *key = EVP_EC_gen("P-256");
+    X509 *ca = make_cert(ca_key, "Test CA", NULL, NULL, NULL);
+    X509 *other = make_cert(other_key, "Test CA", NULL, NULL, NULL); /* same name, another key */
+    X509 *cert = make_cert(key, "server", ca, ca_key, "IP:127.0.0.1");
+    X509 *elsewhere = make_cert(key, "server", ca, ca_key, "DNS:elsewhere.example");
+    g_autofree char *dir = g_dir_make_tmp("tls-XXXXXX", NULL);
+    g_autofree char *ca_file = g_build_filename(dir, "ca.pem", NULL);
+    g_autofree char *other_file = g_build_filename(dir, "other.pem", NULL);
+    write_pem(ca_file, ca);
+    write_pem(other_file, other);
+
+    X509 *const certs[] = {cert, elsewhere};
+    for (size_t i = 0; i < G_N_ELEMENTS(certs); i++) {
+        struct tls_server t = {.ctx = SSL_CTX_new(TLS_server_method()),
+                               .connections = i == 0 ? 3 : 1};
+        g_assert_cmpint(SSL_CTX_use_certificate(t.ctx, certs[i]), ==, 1);
+        g_assert_cmpint(SSL_CTX_use_PrivateKey(t.ctx, key), ==, 1);
+        t.fd = liar_listen(&t.port);
+        g_assert_cmpint(thread_start(&t.thread, "tls", tls_run, &t), ==, 0);
+        g_autofree char *url = g_strdup_printf("https://127.0.0.1:%d", t.port);
+        if (i == 0) {
+            tls_get(url, ca_file, 0, STORE_CLASS_OK);
+            tls_get(url, other_file, -EKEYREJECTED, STORE_CLASS_FATAL);
+            tls_get(url, NULL, -EKEYREJECTED, STORE_CLASS_FATAL); /* no public CA signed it */
+        } else {
+            tls_get(url, ca_file, -EKEYREJECTED, STORE_CLASS_FATAL); /* right CA, another host */
+        }
+        pthread_join(t.thread, NULL);
+        close(t.fd);
+        SSL_CTX_free(t.ctx);
+    }
+    g_unlink(ca_file);
+    g_unlink(other_file);
+    g_rmdir(dir);
+    X509_free(ca);
+    X509_free(other);
+    X509_free(cert);
+    X509_free(elsewhere);
+    EVP_PKEY_free(ca_key);
+    EVP_PKEY_free(other_key);
+    EVP_PKEY_free(key);
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+#define CASE(name, fn) g_test_add("/store-s3-net/" name, struct fixture, NULL, setup, fn, teardown)
+    CASE("refused", test_refused);
+    CASE("reuse", test_reuse);
+    CASE("no-reply", test_no_reply);
+    CASE("cut-upload", test_cut_upload);
+    CASE("dead-reuse", test_dead_reuse);
+    CASE("stall", test_stall);
+    CASE("deadline", test_deadline);
+    CASE("queued", test_queued);
+    CASE("cancel", test_cancel);
+    CASE("cancel-race", test_cancel_race);
+    CASE("floors", test_floors);
+    CASE("not-http", test_not_http);
+    g_test_add_func("/store-s3-net/tls", test_tls);
+    return g_test_run();
+}
