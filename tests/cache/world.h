@@ -6,6 +6,7 @@
 #pragma once
 #include <glib.h>
 #include <stdatomic.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/cancel.h"
@@ -14,6 +15,7 @@
 #include "s3/fault.h"
 #include "s3/retry.h"
 #include "tests/lib/fake_store.h"
+#include "tests/lib/seed.h"
 
 #define MIB (1ULL << 20)
 #define PART (5 * MIB)
@@ -226,4 +228,20 @@ static inline void fill(uint8_t *buf, size_t n, uint64_t salt)
         s ^= s >> 27;
         memcpy(buf + i, &s, MIN(n - i, 8));
     }
+}
+
+static inline struct world *plain(void)
+{
+    return world_new(test_seed(), &(struct world_params){0});
+}
+
+/* Writes n bytes in order, in steps; byte pattern by fill(off). */
+static inline uint8_t *write_in_order(struct cache_handle *h, size_t n)
+{
+    uint8_t *all = g_malloc(n);
+    fill(all, n, n);
+    for (size_t off = 0; off < n; off += 256 << 10)
+        g_assert_cmpint(cache_write(h, all + off, MIN(n - off, 256 << 10), off, false, NULL), ==,
+                        0);
+    return all;
 }

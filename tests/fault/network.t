@@ -24,7 +24,7 @@ toxi_add s3 latency downstream '{"latency":30,"jitter":10}'
 round "30 ms"
 toxi_del s3 latency_downstream
 toxi_add s3 limit_data downstream '{"bytes":3000000}'
-toxi_add s3 limit_data upstream '{"bytes":6000000}'
+toxi_add s3 limit_data upstream '{"bytes":25000000}'
 round "connections cut after some bytes"
 toxi_del s3 limit_data_downstream
 toxi_del s3 limit_data_upstream

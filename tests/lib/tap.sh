@@ -31,6 +31,8 @@ if [ -z "${TAP_LIMITED-}" ]; then
     TAP_LIMITED=1 exec timeout -k 30 "${MLOPSFS_TEST_TIMEOUT:-600}" "$BASH" "$0" "$@"
 fi
 unset TAP_LIMITED
+# In this process group, so that the limit above ends what runs under it too.
+timeout() { command timeout --foreground "$@"; }
 
 tap_count=0 tap_failed=0 tap_done=0 tap_exit=() tap_before=() tap_group=
 TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)

@@ -69,6 +69,7 @@ wait_until 20 gone
 ok $? "all of them end on SIGINT"
 kill -CONT "$server_pid"
 { wait "${pids[@]}"; } 2>/dev/null
+set +m
 exec {w}>&-
 is "$(timeout 100 cat "$MNT/f1" | sha)" "$(sha "$T/f")" "when the server wakes up, reads work"
 cmd_ok "and writes" timeout 100 bash -c "echo again >'$MNT/after' && [ \"\$(cat '$MNT/after')\" = again ]"
