@@ -71,6 +71,8 @@ void cache_file_set_headers(struct cache_file *f, const struct store_headers *h)
 void cache_file_suggest_headers(struct cache_file *f, const struct store_headers *h);
 /* Grows (with zeros) or shrinks. 0, -EFBIG, -EINTR, -ENOSPC, -EIO. Shrinking to 0 forgets the base's bytes without reading them. */
 int cache_file_truncate(struct cache_file *f, uint64_t size, struct cancel *cancel);
+/* Whether the file's next commit, and its base if it has one, are at bucket/key. */
+bool cache_file_is_at(struct cache_file *f, const char *bucket, const char *key);
 /* The file's next commit goes to bucket/key, whose present version is expect (NULL: absent; "*": whatever is there).
  * Waits for a commit under way. The content stays (a clean file's next commit is a COPY of its base at the old key);
  * the old key is not deleted here. */

@@ -320,6 +320,15 @@ void cache_file_suggest_headers(struct cache_file *f, const struct store_headers
 
 /* ---- where it goes ---- */
 
+bool cache_file_is_at(struct cache_file *f, const char *bucket, const char *key)
+{
+    mutex_lock(&f->lock);
+    bool yes = strcmp(f->bucket, bucket) == 0 && strcmp(f->key, key) == 0 &&
+               (!f->base || (strcmp(f->base->bucket, bucket) == 0 && strcmp(f->base->key, key) == 0));
+    mutex_unlock(&f->lock);
+    return yes;
+}
+
 static void set_target_locked(struct cache_file *f, const char *bucket, const char *key,
                               const char *expect)
 {

@@ -97,6 +97,7 @@ static int settle(struct commit *c, const struct store_request *req, const char 
                   const struct store_headers *headers)
 {
     int err = req->res.err;
+    log_debug("commit of %s/%s: %s", c->bucket, c->key, req->res.detail);
     bool gone = req->verb == STORE_MPU_COMPLETE && err == -ENOENT;
     if (req->res.cls != STORE_CLASS_AMBIGUOUS && req->res.cls != STORE_CLASS_CONFLICT && !gone)
         return err;
@@ -301,6 +302,8 @@ static void piece_finish(void *arg)
         strcmp(u->req.res.code, "NoSuchUpload") != 0)
         err = -ESTALE; /* what was to be copied is gone */
     enum store_class cls = u->req.res.cls;
+    if (err < 0)
+        log_debug("commit of %s/%s: %s", c->bucket, c->key, u->req.res.detail);
     char *etag = g_strdup(u->req.res.object.etag);
     upload_end(c, u);
     mutex_lock(&f->lock);

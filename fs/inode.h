@@ -42,6 +42,7 @@ struct inode {
     struct store_headers headers; /* all headers of that version; attr's metadata among them are refreshed on use */
     uint64_t fresh_ns;            /* mono: attributes were true then; 0 = must be asked for */
     bool unlinked;                /* its name was removed by us */
+    bool moving;                  /* is being renamed: what the bucket says of either name is no news until that is over */
     bool has_marker;              /* directories: the object "key/" is known to exist */
     bool times_set;               /* mtime was set explicitly since the last commit: not the time of the last write */
     char *target;                 /* symlinks, once read; set once */

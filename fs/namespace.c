@@ -39,7 +39,7 @@ static bool fresh(uint64_t time_ns, uint64_t ttl_ns)
 /* Our own uncommitted changes are the truth about this inode. */
 static bool is_local_locked(struct inode *i)
 {
-    return i->file && (cache_file_dirty(i->file) || !i->etag);
+    return i->moving || (i->file && (cache_file_dirty(i->file) || !i->etag));
 }
 
 void ns_attr(struct inode *i, struct attr *ret)
@@ -421,36 +421,52 @@ void ns_note(struct inode *dir, const char *name, struct inode *child)
 
 /* ---- files ---- */
 
+/* The file at the inode's key, made if need be. False: the inode changed its name since `changes`. */
+static bool file_at_locked(struct fs *fs, struct inode *i, const char *bucket, const char *key, uint64_t changes)
+{
+    struct store_object base = {
+        .etag = i->etag, .size = i->attr.size, .mtime_ns = i->attr.mtime_ns, .headers = i->headers};
+
+    if (i->file)
+        return true;
+    if (i->changes != changes)
+        return false;
+    i->file = cache_file_new(fs->cache, bucket, key, &base, i);
+    return true;
+}
+
+/* A file must be made for the key that the inode has, while others rename: a rename keeps the inode's file in use
+ * from before it sets `moving` until after it has counted its change, so a file that is there is right, and one
+ * may be made when nothing was counted since the key was asked for. A renamed directory's children are counted,
+ * and their files moved, after the directory has its new place. */
 int ns_file_get(struct fs *fs, struct inode *i, struct cache_file **ret)
 {
-    g_autofree char *bucket = NULL, *key = NULL;
-    bool attached = inode_attached(i);
-    int r = inode_key(i, &bucket, &key);
+    for (;;) {
+        g_autofree char *bucket = NULL, *key = NULL;
+        bool attached = inode_attached(i), there, done, had;
+        uint64_t changes;
+        int r;
 
-    bool made = false;
-
-    if (r < 0)
-        return r;
-    inode_pin(i); /* for the file, if it comes to be: pins are taken before the inode's lock */
-    mutex_lock(&i->lock);
-    if (!i->file && attached && i->etag) {
-        struct store_object base = {.etag = i->etag,
-                                    .size = i->attr.size,
-                                    .mtime_ns = i->attr.mtime_ns,
-                                    .headers = i->headers};
-
-        i->file = cache_file_new(fs->cache, bucket, key, &base, i);
-        made = true;
+        mutex_lock(&i->lock);
+        changes = i->changes;
+        mutex_unlock(&i->lock);
+        r = inode_key(i, &bucket, &key);
+        if (r < 0)
+            return r;
+        inode_pin(i); /* for the file, if it comes to be: pins are taken before the inode's lock */
+        mutex_lock(&i->lock);
+        had = i->file != NULL;
+        there = had || (attached && i->etag);
+        done = there && file_at_locked(fs, i, bucket, key, changes);
+        if (done)
+            i->users++;
+        *ret = i->file;
+        mutex_unlock(&i->lock);
+        if (had || !done)
+            inode_put(i);
+        if (done || !there)
+            return done ? 0 : -ESTALE;
     }
-    if (i->file)
-        i->users++;
-    else
-        r = -ESTALE;
-    *ret = i->file;
-    mutex_unlock(&i->lock);
-    if (!made)
-        inode_put(i);
-    return r;
 }
 
 void ns_file_put(struct inode *i)

@@ -38,15 +38,14 @@ static int drop_old(struct fs *fs, struct inode *dir, const char *bucket, const 
     return r;
 }
 
-static int move_file(struct fs *fs, struct inode *i, struct inode *dir, const char *bucket, const char *key,
-                     const char *to_bucket, const char *to_key, const char *expect)
+static int move_file(struct fs *fs, struct inode *i, struct cache_file *f, struct inode *dir, const char *bucket,
+                     const char *key, const char *to_bucket, const char *to_key, const char *expect)
 {
     g_autofree char *old_etag = NULL;
-    struct cache_file *f;
-    int r = ns_file_get(fs, i, &f);
+    int r;
 
-    if (r < 0)
-        return r;
+    if (!cache_file_is_at(f, bucket, key)) /* never delete a name on the word of a file that is of another */
+        return log_error_errno(-ESTALE, "rename: s3://%s/%s is not where it was", bucket, key);
     mutex_lock(&i->lock);
     old_etag = g_strdup(i->etag);
     mutex_unlock(&i->lock);
@@ -57,13 +56,12 @@ static int move_file(struct fs *fs, struct inode *i, struct inode *dir, const ch
         if (r < 0)
             (void)cache_file_retarget(f, bucket, key, old_etag, NULL);
     }
-    ns_file_put(i);
     if (r == 0 && old_etag)
         r = drop_old(fs, dir, bucket, key);
     return r;
 }
 
-static int rename_file(struct fs *fs, struct inode *i, struct inode *dir, struct inode *to_dir,
+static int rename_file(struct fs *fs, struct inode *i, struct cache_file *f, struct inode *dir, struct inode *to_dir,
                        const char *to_name, struct inode *over)
 {
     g_autofree char *bucket = NULL, *key = NULL, *to_bucket = NULL, *to_key = NULL, *expect = NULL;
@@ -78,7 +76,7 @@ static int rename_file(struct fs *fs, struct inode *i, struct inode *dir, struct
         mutex_unlock(&over->lock);
     }
     if (r == 0)
-        r = move_file(fs, i, dir, bucket, key, to_bucket, to_key, expect);
+        r = move_file(fs, i, f, dir, bucket, key, to_bucket, to_key, expect);
     if (r < 0 && over)
         ns_abandon(over);
     if (r < 0)
@@ -369,13 +367,29 @@ static void rename_drop(void *arg)
     g_free(n);
 }
 
+static void set_moving(struct inode *i, bool moving)
+{
+    mutex_lock(&i->lock);
+    i->moving = moving;
+    i->changes++;
+    mutex_unlock(&i->lock);
+}
+
 /* To the end, whoever waits: a name that is half changed helps nobody. */
 static int rename_run(void *arg)
 {
     struct rename *n = arg;
-    int r = n->inode->is_dir ? rename_dir(n->fs, n->inode, n->dir, n->to_dir, n->to_name, n->over)
-                             : rename_file(n->fs, n->inode, n->dir, n->to_dir, n->to_name, n->over);
+    struct cache_file *f = NULL;
+    int r = n->inode->is_dir ? 0 : ns_file_get(n->fs, n->inode, &f); /* kept till the name is changed: see ns_file_get */
 
+    if (r < 0)
+        return r;
+    set_moving(n->inode, true);
+    r = f ? rename_file(n->fs, n->inode, f, n->dir, n->to_dir, n->to_name, n->over)
+          : rename_dir(n->fs, n->inode, n->dir, n->to_dir, n->to_name, n->over);
+    set_moving(n->inode, false);
+    if (f)
+        ns_file_put(n->inode);
     if (r < 0)
         return r;
     ns_note(n->dir, n->name, NULL);

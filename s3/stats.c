@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/mutex.h"
 
 #define RANK_STATS ((enum mutex_rank)(RANK_ENGINE - 4))
@@ -58,6 +59,10 @@ static void inner_done(struct store_request *inner)
     req->layer = NULL;
     mutex_unlock(&st->lock);
     store_result_move(&req->res, &inner->res);
+    if (log_get_level() >= LOG_DEBUG)
+        log_debug_errno(req->res.err, "%s %s/%s: %d %s", store_verb_name(req->verb),
+                        req->bucket ? req->bucket : "", req->key ? req->key : req->prefix ? req->prefix : "",
+                        req->res.http_status, req->res.object.etag ? req->res.object.etag : "");
     g_free(op);
     store_complete(req); /* st may be gone after this */
 }

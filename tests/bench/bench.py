@@ -304,7 +304,7 @@ class Curl:
                     out.write(f.read(PIECE))
                 pieces.append(path)
         blocks = [
-            [("url", self.store.url("PUT", "%s.%d" % (key, i))), ("upload-file", path), ("output", "/dev/null")]
+            [("url", self.store.url("PUT", "%s.%d" % (key, i))), ("upload-file", path), ("header", "Expect:"), ("output", "/dev/null")]
             for i, path in enumerate(pieces)
         ]
         cell = self.curl(blocks)[:3]

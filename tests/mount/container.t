@@ -10,7 +10,7 @@ export HOME=/root
 unset XDG_RUNTIME_DIR
 mkdir -p "$T/root/bin" "$T/root/data" "$T/root/tmp"
 cp /bin/busybox "$T/root/bin/"
-for a in sh cat ls cp sha256sum head wc mkdir rm mv stat touch sleep tail; do ln -s busybox "$T/root/bin/$a"; done
+for a in sh cat ls cp sha256sum head wc mkdir rm mv stat touch tail; do ln -s busybox "$T/root/bin/$a"; done
 pod() { timeout -k 5 120 podman --root "$T/podman" --runroot "$T/podrun" --cgroup-manager=cgroupfs --runtime runc --storage-driver vfs "$@"; }
 at_exit 'pod rm -f -a; umount "$T/podman" 2>/dev/null'
 tar -C "$T/root" -c . | pod import - localhost/mlopsfs-test:1 >"$T/pod.log" 2>&1 || skip_all "podman cannot make an image: $(tail -n 1 "$T/pod.log")"

@@ -13,6 +13,7 @@ s3_text deep/x/file x
 s3_text deep2/x/file x
 mnt_up op_timeout=600s attr_ttl=1h dir_ttl=1h || bail_out "no mount"
 ls -l "$MNT" >/dev/null
+exec 2>/dev/null # the shell tells of every job that a signal ended
 set -m # each job a process group, and SIGINT not ignored in it
 
 # stalls NAME SIGNAL COMMAND…: the command waits for the server; the signal ends it.

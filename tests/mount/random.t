@@ -25,6 +25,8 @@ path, want = sys.argv[1], bytearray(open(sys.argv[2], "rb").read())
 r = random.Random(int(os.environ["MLOPSFS_SEED"]))
 for i in range(12):
     f = os.open(path, os.O_RDWR)
+    if not want:
+        want = bytearray(r.randbytes(50000)); os.pwrite(f, want, 0)
     for _ in range(r.randrange(1, 4)):
         a = r.randrange(len(want)); data = r.randbytes(min(r.randrange(1, 20000), len(want) - a))
         os.pwrite(f, data, a); want[a:a + len(data)] = data
