@@ -19,9 +19,6 @@
 
 #define TARGET_MAX 4096 /* of a symlink, as PATH_MAX */
 
-static int put_small(struct fs *fs, const char *bucket, const char *key, const char *body, const struct store_headers *h,
-                     bool exclusive, struct cancel *cancel, struct store_object *ret);
-
 static void new_attr(struct attr *a, mode_t mode, uid_t uid, gid_t gid)
 {
     int64_t now = clock_real_ns();
@@ -81,8 +78,8 @@ static ssize_t read_body(void *ctx, uint64_t off, void *buf, size_t n)
     return (ssize_t)n;
 }
 
-static int put_small(struct fs *fs, const char *bucket, const char *key, const char *body, const struct store_headers *h,
-                     bool exclusive, struct cancel *cancel, struct store_object *ret)
+int ns_put_small(struct fs *fs, const char *bucket, const char *key, const char *body, const struct store_headers *h,
+                 bool exclusive, struct cancel *cancel, struct store_object *ret)
 {
     g_autofree char *copy = g_strdup(body);
     _cleanup_request_ struct store_request q = {
@@ -144,7 +141,7 @@ int ns_put_marker(struct fs *fs, struct inode *dir, bool exclusive, struct cance
     headers_of(dir, &h);
     g_free(h.content_type);
     h.content_type = g_strdup(ATTR_DIR_TYPE);
-    r = put_small(fs, bucket, key, "", &h, exclusive, cancel, &o);
+    r = ns_put_small(fs, bucket, key, "", &h, exclusive, cancel, &o);
     if (r == 0)
         took(dir, &o);
     return r;
@@ -194,7 +191,7 @@ int ns_make_special(struct fs *fs, struct inode *dir, const char *name, mode_t m
     a.size = target ? strlen(target) : 0;
     h.content_type = g_strdup("application/octet-stream");
     attr_to_headers(&a, &h);
-    r = put_small(fs, bucket, key, target ? target : "", &h, true, cancel, &o);
+    r = ns_put_small(fs, bucket, key, target ? target : "", &h, true, cancel, &o);
     if (r < 0)
         return r;
     i = inode_add(dir, name, false);

@@ -5,6 +5,9 @@
 #pragma once
 #include "fs/namespace.h"
 
+/* Writes a small object; *ret is what it is now (caller clears). exclusive: -EEXIST when it is there. */
+int ns_put_small(struct fs *fs, const char *bucket, const char *key, const char *body, const struct store_headers *h, bool exclusive,
+                 struct cancel *cancel, struct store_object *ret);
 /* Deletes the object; one that is absent is deleted. */
 int ns_delete_object(struct fs *fs, const char *bucket, const char *key, struct cancel *cancel);
 /* The inode's name is about to go: nothing uncommitted of it may come back; open handles go on reading,

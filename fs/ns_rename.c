@@ -157,6 +157,20 @@ static int copy_big(struct fs *fs, const char *bucket, const char *to_bucket, st
     return r;
 }
 
+/* A marker is written anew: a server that keeps directories as such (versitygw) refuses to copy one. */
+static int copy_marker(struct fs *fs, const char *bucket, const char *to_bucket, struct moved *m)
+{
+    _cleanup_request_ struct store_request q = {.verb = STORE_HEAD, .prio = STORE_PRIO_META, .bucket = bucket, .key = m->from};
+    _cleanup_object_ struct store_object now = {0};
+    int r = store_run(fs->store, &q, NULL);
+
+    if (r == 0)
+        r = ns_put_small(fs, to_bucket, m->to, "", &q.res.object.headers, false, NULL, &now);
+    if (r == 0)
+        m->new_etag = g_strdup(now.etag);
+    return r;
+}
+
 static int copy_all(struct fs *fs, const char *bucket, const char *to_bucket, GPtrArray *moves)
 {
     g_autofree struct store_request *q = g_new0(struct store_request, moves->len ? moves->len : 1);
@@ -166,6 +180,10 @@ static int copy_all(struct fs *fs, const char *bucket, const char *to_bucket, GP
     for (guint n = 0; n < moves->len && r == 0; n++) {
         struct moved *m = moves->pdata[n];
 
+        if (m->size == 0 && g_str_has_suffix(m->from, "/")) {
+            r = copy_marker(fs, bucket, to_bucket, m);
+            continue;
+        }
         if (m->size > STORE_PART_MAX) {
             r = copy_big(fs, bucket, to_bucket, m);
             if (r == 0)

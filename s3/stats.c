@@ -7,6 +7,8 @@
 
 #include <string.h>
 
+#include <errno.h>
+
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mutex.h"
@@ -59,6 +61,10 @@ static void inner_done(struct store_request *inner)
     req->layer = NULL;
     mutex_unlock(&st->lock);
     store_result_move(&req->res, &inner->res);
+    /* What the caller sees is a bare errno; the server's own words are here alone. */
+    int e = -req->res.err;
+    if (req->res.cls == STORE_CLASS_FATAL && (e == EINVAL || e == EBADMSG || e == ENOSPC || e == EDQUOT))
+        log_warning("%s", req->res.detail);
     if (log_get_level() >= LOG_DEBUG)
         log_debug_errno(req->res.err, "%s %s/%s: %d %s", store_verb_name(req->verb),
                         req->bucket ? req->bucket : "", req->key ? req->key : req->prefix ? req->prefix : "",

@@ -14,8 +14,8 @@ for what in "a rename" "a rename of its directory" chmod touch; do
     exec {fd}<"$MNT/d/f"
     head -c 1000 <&"$fd" | sha >/dev/null
     case $what in
-    "a rename") mv "$MNT/d/f" "$MNT/d/g" ;;
-    "a rename of its directory") mv "$MNT/d" "$MNT/e" ;;
+    "a rename") mv "$MNT/d/f" "$MNT/d/g" || fail "mv" ;;
+    "a rename of its directory") mv "$MNT/d" "$MNT/e" || fail "mv of a directory" ;;
     chmod) chmod 600 "$MNT/d/f" ;;
     touch) touch -d 2001-01-01 "$MNT/d/f" ;;
     esac
