@@ -19,10 +19,18 @@
 
 #define TARGET_MAX 4096 /* of a symlink, as PATH_MAX */
 
-static void new_attr(struct attr *a, mode_t mode, uid_t uid, gid_t gid)
+/* Of something made in dir. A set-group-ID directory hands its group down, and to directories that bit too. */
+static void new_attr(struct inode *dir, struct attr *a, mode_t mode, uid_t uid, gid_t gid)
 {
     int64_t now = clock_real_ns();
+    struct attr parent;
 
+    ns_attr(dir, &parent);
+    if (parent.mode & S_ISGID) {
+        gid = parent.gid;
+        if (S_ISDIR(mode))
+            mode |= S_ISGID;
+    }
     *a = (struct attr){.mode = mode, .uid = uid, .gid = gid, .mtime_ns = now, .atime_ns = now, .ctime_ns = now};
 }
 
@@ -46,6 +54,7 @@ int ns_create(struct fs *fs, struct inode *dir, const char *name, mode_t mode, u
     g_autofree char *bucket = NULL, *key = NULL;
     struct store_headers h;
     struct inode *i;
+    struct attr a;
     int r = check_new(dir, name, false, &bucket, &key);
 
     if (r < 0)
@@ -54,8 +63,9 @@ int ns_create(struct fs *fs, struct inode *dir, const char *name, mode_t mode, u
         return -EPERM; /* beside the buckets there are no files */
     i = inode_add(dir, name, false);
     inode_pin(i); /* the file's */
+    new_attr(dir, &a, S_IFREG | (mode & 07777), uid, gid);
     mutex_lock(&i->lock);
-    new_attr(&i->attr, S_IFREG | (mode & 07777), uid, gid);
+    i->attr = a;
     i->headers.content_type = g_strdup(attr_content_type(name));
     attr_to_headers(&i->attr, &i->headers);
     i->file = cache_file_new(fs->cache, bucket, key, NULL, i);
@@ -187,7 +197,7 @@ int ns_make_special(struct fs *fs, struct inode *dir, const char *name, mode_t m
         return -EPERM;
     if (target && strlen(target) > TARGET_MAX)
         return -ENAMETOOLONG;
-    new_attr(&a, mode, uid, gid);
+    new_attr(dir, &a, mode, uid, gid);
     a.size = target ? strlen(target) : 0;
     h.content_type = g_strdup("application/octet-stream");
     attr_to_headers(&a, &h);
@@ -211,6 +221,7 @@ int ns_mkdir(struct fs *fs, struct inode *dir, const char *name, mode_t mode, ui
 {
     g_autofree char *bucket = NULL, *key = NULL;
     struct inode *i;
+    struct attr a;
     int r = check_new(dir, name, true, &bucket, &key);
 
     if (r < 0)
@@ -225,8 +236,9 @@ int ns_mkdir(struct fs *fs, struct inode *dir, const char *name, mode_t mode, ui
             return r;
     }
     i = inode_add(dir, name, true);
+    new_attr(dir, &a, S_IFDIR | (mode & 07777), uid, gid);
     mutex_lock(&i->lock);
-    new_attr(&i->attr, S_IFDIR | (mode & 07777), uid, gid);
+    i->attr = a;
     i->fresh_ns = clock_mono_ns();
     mutex_unlock(&i->lock);
     r = ns_put_marker(fs, i, true, cancel);

@@ -191,14 +191,20 @@ static void parked_arm(struct parked *p, fuse_interrupt_func_t on_interrupt)
     parked_unref(p);
 }
 
-/* The completion's first act: no interrupt runs any more when it returns, and the end of the mount is not told. */
+/* The completion's first act: no interrupt runs any more when it returns. */
 static void parked_disarm(struct parked *p)
 {
-    opened_remove(p->fs->parked, &p->opened);
     mutex_lock(&p->lock);
     p->done = true;
     mutex_unlock(&p->lock);
     fuse_req_interrupt_func(p->req, NULL, NULL);
+}
+
+/* Its last: until here the end of the mount waits, because the reply needs the session. */
+static void parked_end(struct parked *p)
+{
+    opened_remove(p->fs->parked, &p->opened);
+    parked_unref(p);
 }
 
 static void read_done(struct cache_read *r, int err, const struct iovec *iov, int n_iov)
@@ -210,7 +216,7 @@ static void read_done(struct cache_read *r, int err, const struct iovec *iov, in
         reply_parked_err(p->req, err);
     else
         reply_parked_iov(p->req, iov, n_iov);
-    parked_unref(p);
+    parked_end(p);
 }
 
 static void read_interrupted(fuse_req_t req, void *data)
@@ -247,7 +253,7 @@ static void flush_done(struct cache_wait *w, int err)
 
     parked_disarm(p);
     reply_parked_err(p->req, err);
-    parked_unref(p);
+    parked_end(p);
 }
 
 static void flush_given_up(void *arg)
