@@ -491,6 +491,7 @@ static void test_seek_cancels(struct fixture *f, gconstpointer unused)
     struct reader *r = reader_new(f->rc, "b", "k", etag, size);
     for (size_t off = 0; off < 4 * MIB; off += 128 * KIB)
         pread_ok(r, 16, off, 128 * KIB, 128 * KIB);
+    fake_store_wait_idle(f->store); /* what was sent before is not to be held */
     g_atomic_int_set(&f->hold_ahead, 1);
     size_t off = 4 * MIB, held = 0;
     for (uint64_t before = gets(f); held < 2; off += 128 * KIB) {
@@ -510,6 +511,7 @@ static void test_seek_cancels(struct fixture *f, gconstpointer unused)
     fake_store_release(f->store);
     for (; off < 20 * MIB; off += 128 * KIB)
         pread_ok(r, 16, off, 128 * KIB, 128 * KIB);
+    fake_store_wait_idle(f->store);
     g_atomic_int_set(&f->hold_ahead, 1);
     for (uint64_t before = gets(f); gets(f) == before && off < 30 * MIB; off += 128 * KIB)
         pread_ok(r, 16, off, 128 * KIB, 128 * KIB);

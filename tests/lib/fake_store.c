@@ -31,6 +31,7 @@ static void finish(struct fake_store *f, struct item *it)
     mutex_lock(&f->lock);
     req->layer = NULL;
     f->under_way--;
+    cond_broadcast(&f->changed);
     mutex_unlock(&f->lock);
     g_free(it);
     store_complete(req);
@@ -246,6 +247,15 @@ void fake_store_wait_held(struct store *s, unsigned n)
     struct fake_store *f = (struct fake_store *)s;
     mutex_lock(&f->lock);
     while (f->held->len < n)
+        cond_wait(&f->changed, &f->lock);
+    mutex_unlock(&f->lock);
+}
+
+void fake_store_wait_idle(struct store *s)
+{
+    struct fake_store *f = (struct fake_store *)s;
+    mutex_lock(&f->lock);
+    while (f->under_way > 0)
         cond_wait(&f->changed, &f->lock);
     mutex_unlock(&f->lock);
 }

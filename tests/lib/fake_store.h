@@ -48,6 +48,8 @@ fake_store_uploads(struct store *s); /* multipart uploads that are neither compl
 
 /* Lets every held request run (it does not pass the hook again). */
 void fake_store_release(struct store *s);
+/* Waits until no request is under way (held ones are). */
+void fake_store_wait_idle(struct store *s);
 /* Waits until n requests are held. */
 void fake_store_wait_held(struct store *s, unsigned n);
 /* Requests submitted so far, per verb; and most that were under way at once. */
