@@ -41,7 +41,7 @@ struct fake_store {
     struct cond wake, changed;
     bool stop;
     GPtrArray *queue, *held; /* struct item */
-    unsigned under_way, peak;
+    unsigned under_way;
     uint64_t counts[STORE_VERB_COUNT];
     GTree *objects;      /* "bucket/key" → struct object */
     GHashTable *uploads; /* id → struct upload */

@@ -100,7 +100,6 @@ static void fake_submit(struct store *s, struct store_request *req)
     req->layer = it;
     f->counts[req->verb]++;
     f->under_way++;
-    f->peak = MAX(f->peak, f->under_way);
     g_ptr_array_add(f->queue, it);
     cond_signal(&f->wake);
     mutex_unlock(&f->lock);
@@ -265,15 +264,6 @@ uint64_t fake_store_count(struct store *s, enum store_verb verb)
     struct fake_store *f = (struct fake_store *)s;
     mutex_lock(&f->lock);
     uint64_t n = f->counts[verb];
-    mutex_unlock(&f->lock);
-    return n;
-}
-
-unsigned fake_store_peak(struct store *s)
-{
-    struct fake_store *f = (struct fake_store *)s;
-    mutex_lock(&f->lock);
-    unsigned n = f->peak;
     mutex_unlock(&f->lock);
     return n;
 }

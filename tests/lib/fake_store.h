@@ -52,6 +52,5 @@ void fake_store_release(struct store *s);
 void fake_store_wait_idle(struct store *s);
 /* Waits until n requests are held. */
 void fake_store_wait_held(struct store *s, unsigned n);
-/* Requests submitted so far, per verb; and most that were under way at once. */
+/* Requests submitted so far. */
 uint64_t fake_store_count(struct store *s, enum store_verb verb);
-unsigned fake_store_peak(struct store *s);
