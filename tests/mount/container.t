@@ -6,13 +6,15 @@
 . "$TOP/tests/lib/mount.sh"
 have podman && have runc && [ -x /bin/busybox ] || skip_all "no podman, runc or busybox"
 [ "$(id -u)" = 0 ] || skip_all "not root"
-export HOME=/root
+HOME=$(getent passwd 0 | cut -d : -f 6)
+export HOME
+podrun=$(mktemp -d /tmp/pod.XXXXXX) || bail_out "no /tmp" # podman takes no run directory of more than 50 characters
 unset XDG_RUNTIME_DIR
 mkdir -p "$T/root/bin" "$T/root/data" "$T/root/tmp"
 cp /bin/busybox "$T/root/bin/"
 for a in sh cat ls cp sha256sum head wc mkdir rm mv stat touch tail; do ln -s busybox "$T/root/bin/$a"; done
-pod() { timeout -k 5 120 podman --root "$T/podman" --runroot "$T/podrun" --cgroup-manager=cgroupfs --runtime runc --storage-driver vfs "$@"; }
-at_exit 'pod rm -f -a; umount "$T/podman" 2>/dev/null'
+pod() { timeout -k 5 120 podman --root "$T/podman" --runroot "$podrun" --cgroup-manager=cgroupfs --runtime runc --storage-driver vfs "$@"; }
+at_exit 'pod rm -f -a; umount "$T/podman" 2>/dev/null; rm -rf --one-file-system "$podrun"'
 tar -C "$T/root" -c . | pod import - localhost/mlopsfs-test:1 >"$T/pod.log" 2>&1 || skip_all "podman cannot make an image: $(tail -n 1 "$T/pod.log")"
 run() { pod run --ulimit nofile=1024:1024 --ulimit nproc=1024:1024 --rm --network=none -v "$MNT:/data" "$@"; }
 export XDG_RUNTIME_DIR=$T/run
