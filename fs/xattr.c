@@ -36,8 +36,12 @@ static int get_video(struct fs *fs, struct inode *i, const char *fact, struct ca
     if (!g_strv_contains(video_fact_names, fact))
         return -ENODATA;
     r = video_facts(fs, i, cancel, &v);
-    if (r == 0 && video_fact(&v, fact, ret) == -ENODATA)
-        *ret = g_strdup(""); /* it may have been listed before the file was probed */
+    if (r == 0)
+        r = video_fact(&v, fact, ret);
+    if ((r == -ENODATA || r == -EPROTO || r == -ETIMEDOUT) && fs->probe_helper && video_likely(i)) {
+        *ret = g_strdup(""); /* it may have been listed before the file was probed: getfattr -d must not fail on it */
+        r = 0;
+    }
     return r;
 }
 
