@@ -120,12 +120,21 @@ $(eval $(call test_rule,bench,$(LINK_fs)))
 tests: all $(TESTS)
 .SECONDARY:
 
-compile_commands.json: Makefile
-	@{ echo '['; first=1; for f in $(SRCS) $(TEST_SRCS) $(TEST_LIB_SRCS); do \
+# Written anew when the list of sources has changed.
+C_FILES := $(sort $(SRCS) $(TEST_SRCS) $(TEST_LIB_SRCS))
+ifneq ($(C_FILES),$(strip $(file <build/sources)))
+build/sources: FORCE
+endif
+build/sources:
+	@mkdir -p $(@D)
+	@echo '$(C_FILES)' >$@
+
+compile_commands.json: Makefile build/sources
+	@{ echo '['; first=1; for f in $(C_FILES); do \
 	   [ $$first = 1 ] || echo ','; first=0; \
 	   printf '{"directory":"%s","file":"%s","arguments":["%s"' "$(CURDIR)" "$$f" "$(CC)"; \
-	   for a in $(subst ",\",$(subst ',,$(ALL_CFLAGS))); do printf ',"%s"' "$$a"; done; \
-	   printf ',"-c","%s"]}' "$$f"; done; echo ']'; } > $@
+	   for a in $(subst ",\\\",$(subst ',,$(ALL_CFLAGS))); do printf ',"%s"' "$$a"; done; \
+	   printf ',"-c","%s"]}' "$$f"; done; echo ']'; } >$@.$$$$ && mv $@.$$$$ $@
 
 check:
 	./scripts/test
@@ -151,4 +160,4 @@ clean:
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
 
-.PHONY: all tests check bench install uninstall clean
+.PHONY: all tests check bench install uninstall clean FORCE

@@ -64,7 +64,9 @@ void cache_file_unref(struct cache_file *f);
 uint64_t cache_file_size(struct cache_file *f);
 bool cache_file_dirty(struct cache_file *f);      /* data, headers or key not yet committed */
 bool cache_file_data_dirty(struct cache_file *f); /* data not yet committed */
-/* Object headers (POSIX attributes among the user metadata) that the next commit writes. Copied. Marks the file dirty. */
+bool cache_file_failed(struct cache_file *f);     /* its last commit failed, and nothing was written since */
+/* Object headers (POSIX attributes among the user metadata) that the next commit writes. Copied. Marks the file dirty, unless they
+ * are what the base has. */
 void cache_file_set_headers(struct cache_file *f, const struct store_headers *h);
 /* The same, as long as it costs nothing: ignored when a multipart upload has fixed the headers already (its creation did), unless
  * headers set since then will be written anyway. Never marks the file dirty. For times that only follow from writing. */
@@ -77,11 +79,14 @@ bool cache_file_is_at(struct cache_file *f, const char *bucket, const char *key)
  * Waits for a commit under way. The content stays (a clean file's next commit is a COPY of its base at the old key);
  * the old key is not deleted here. */
 int cache_file_retarget(struct cache_file *f, const char *bucket, const char *key, const char *expect, struct cancel *cancel);
-/* The object was moved by someone else of ours (a directory rename): base and target become bucket/key with `now`. No commit is under way, the file is clean. */
-void cache_file_rebase(struct cache_file *f, const char *bucket, const char *key, const struct store_object *now);
+/* The object was copied by someone else of ours (a directory rename): base and target become bucket/key with `now`, if the file is clean, no
+ * commit is under way, and its base is the version from_etag that was copied; else -EAGAIN, and nothing is changed: retarget and flush it. */
+int cache_file_rebase(struct cache_file *f, const char *from_etag, const char *bucket, const char *key, const struct store_object *now);
 /* The name is gone: commits become no-ops that succeed, forever. With fetch_base the base's bytes that are
  * still needed are first brought into staging, so that open handles go on reading after the object is deleted. Waits for a commit under way. */
 int cache_file_orphan(struct cache_file *f, bool fetch_base, struct cancel *cancel);
+/* The name stayed after all: what was uncommitted is so again. */
+void cache_file_unorphan(struct cache_file *f);
 
 /* ---- handles ---- */
 

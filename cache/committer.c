@@ -334,6 +334,7 @@ static bool commit_failed(struct commit *c, int err)
     bool again = c->stream_lost && !punched;
     if (!again) {
         f->err_seq++;
+        f->failed_gen = c->gen;
         f->err = err;
         waiters_finish_locked(f, c->gen, err);
     }

@@ -275,6 +275,7 @@ static void run_end(struct fetch_set *s, struct run *r, void *owner, struct vers
         .key = f->name->key,
         .if_match = f->name->etag,
         .range = {.off = f->off, .len = f->end - f->off, .set = true},
+        .expect_size = v->size,
         .sink = {.write = fetch_write, .ctx = f},
         .done = fetch_done,
         .ctx = f,

@@ -257,6 +257,14 @@ bool cache_file_data_dirty(struct cache_file *f)
     return dirty;
 }
 
+bool cache_file_failed(struct cache_file *f)
+{
+    mutex_lock(&f->lock);
+    bool yes = f->failed_gen == f->gen;
+    mutex_unlock(&f->lock);
+    return yes;
+}
+
 static guint meta_count(const struct store_headers *h)
 {
     if (!h->meta)
@@ -298,7 +306,7 @@ void cache_file_set_headers(struct cache_file *f, const struct store_headers *h)
     mutex_lock(&f->lock);
     old = f->headers;
     store_headers_copy(&f->headers, h);
-    f->headers_dirty = true;
+    f->headers_dirty = !f->base || !headers_equal(&f->headers, &f->base->object.headers);
     f->headers_gen = ++f->gen;
     file_count_locked(f);
     mutex_unlock(&f->lock);
@@ -376,15 +384,17 @@ int cache_file_retarget(struct cache_file *f, const char *bucket, const char *ke
     return r;
 }
 
-void cache_file_rebase(struct cache_file *f, const char *bucket, const char *key,
-                       const struct store_object *now)
+int cache_file_rebase(struct cache_file *f, const char *from_etag, const char *bucket,
+                      const char *key, const struct store_object *now)
 {
-    struct file_base *base = file_base_new(bucket, key, now);
     mutex_lock(&f->lock);
-    assert(f->commit == COMMIT_IDLE);
-    assert(f->base && f->base->object.size == now->size);
+    if (f->commit != COMMIT_IDLE || file_dirty_locked(f) || f->orphan || !f->base ||
+        g_strcmp0(f->base->object.etag, from_etag) != 0 || f->base->object.size != now->size) {
+        mutex_unlock(&f->lock);
+        return -EAGAIN;
+    }
     struct file_base *old = f->base;
-    f->base = base;
+    f->base = file_base_new(bucket, key, now);
     f->moved = false;
     set_target_locked(f, bucket, key, now->etag);
     file_count_locked(f);
@@ -392,6 +402,7 @@ void cache_file_rebase(struct cache_file *f, const char *bucket, const char *key
     read_cache_alias(f->cache->readers, old->bucket, old->key, old->object.etag, bucket, key,
                      now->etag);
     file_base_unref(old);
+    return 0;
 }
 
 /* Waits until no commit is under way and, with fetch_base, no byte comes from the base. */
@@ -430,4 +441,12 @@ int cache_file_orphan(struct cache_file *f, bool fetch_base, struct cancel *canc
     mutex_unlock(&f->lock);
     cancel_unwatch(cancel, &watch);
     return r;
+}
+
+void cache_file_unorphan(struct cache_file *f)
+{
+    mutex_lock(&f->lock);
+    f->orphan = false;
+    file_count_locked(f);
+    mutex_unlock(&f->lock);
 }

@@ -94,6 +94,7 @@ struct cache_file {
     enum commit_state commit;
     uint64_t sealed_gen; /* while RUNNING */
     GQueue waiters;      /* struct waiter* */
+    uint64_t failed_gen; /* generation of the last commit that failed; 0 = none */
     uint64_t err_seq;    /* rises with every failed commit */
     int err;             /* the last one's */
 };

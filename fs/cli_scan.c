@@ -129,7 +129,8 @@ static int scan_run(char **paths)
         code = probe_all(&s) < 0 || s.failed ? CLI_OTHER : CLI_OK;
         cond_fini(&s.changed);
         mutex_fini(&s.lock);
-        printf("%u files looked into, %u of them media, %u failed\n", s.done, s.videos, s.failed);
+        printf("%u file%s looked into, %u of them media, %u failed\n", s.done,
+               s.done == 1 ? "" : "s", s.videos, s.failed);
     }
     g_ptr_array_free(s.paths, TRUE);
     return code;

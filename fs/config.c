@@ -481,7 +481,7 @@ static int set_local(struct config *c, const char *source, const char *text)
     g_autofree char *path = comma ? g_strndup(text, (gsize)(comma - text)) : g_strdup(text);
 
     if (!*path) {
-        log_error("%s: local: takes a directory, such as local:/srv/store", source);
+        log_error("local: takes a directory, such as local:/srv/store");
         return -EINVAL;
     }
     c->kind = CONFIG_LOCAL;

@@ -149,7 +149,6 @@ void drain_last(struct fs *fs)
 {
     g_autoptr(GPtrArray) all = NULL;
 
-    (void)drain_run(fs, "", false, NULL);
     all = inode_all(fs->inodes);
     for (guint n = 0; n < all->len; n++) {
         struct inode *i = all->pdata[n];

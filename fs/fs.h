@@ -15,6 +15,7 @@ struct cancel;
 struct catalog;
 struct fuse_session;
 struct inode_table;
+struct interrupts;
 struct opened_list;
 struct store;
 struct workq;
@@ -31,9 +32,12 @@ struct fs {
     struct workq *behind;  /* changes of names whose caller may stop waiting */
     struct cancel *ending; /* fired when the mount ends: what runs in the background stops */
     struct opened_list *handles, *dir_handles, *parked;
+    struct interrupts *interrupts;
     char *probe_helper;    /* path of mlopsfs-probe; NULL when off */
     char *catalog_path;
     struct attr_defaults defaults;
     void (*serving)(void *ctx); /* called once, when requests begin to be answered */
-    void *serving_ctx;
+    void (*first_request)(void *ctx); /* called once, by the first request after that */
+    void *serving_ctx;                /* of both */
+    bool asked;                       /* atomic: first_request was called */
 };

@@ -48,6 +48,7 @@ struct inode {
     char *target;                 /* symlinks, once read; set once */
     struct cache_file *file;      /* NULL: nothing open, nothing dirty; holds a pin */
     unsigned users;               /* open handles and operations that use the file; it stays while there are some */
+    unsigned handles;             /* open handles among the users */
     uint64_t changes;             /* counts our own changes: a reply asked for before one of them is not news */
     struct listing *listing;      /* directories: last listing; NULL = none */
 };

@@ -107,9 +107,11 @@ static int check_mountpoint(const char *path)
     return 0;
 }
 
-/* The kernel's read-ahead of this mount, through its backing device's knob; root only, best effort. */
-static void raise_read_ahead(const char *mountpoint)
+/* The kernel's read-ahead of this mount, through its backing device's knob; root only, best effort. The answer to INIT sets it
+ * back: so at the first request, which the kernel sends after that. Does not touch the mount, which would make it busy. */
+static void raise_read_ahead(void *ctx)
 {
+    const char *mountpoint = ((struct mount *)ctx)->config->mountpoint;
     g_autofree char *text = NULL;
     g_auto(GStrv) lines = NULL;
 
@@ -121,7 +123,8 @@ static void raise_read_ahead(const char *mountpoint)
         g_autofree char *knob = NULL, *value = g_strdup_printf("%d", READ_AHEAD_KIB);
         int fd;
 
-        if (g_strv_length(f) < 6 || strcmp(f[4], mountpoint) != 0)
+        g_autofree char *where = g_strv_length(f) < 6 ? NULL : g_strcompress(f[4]);
+        if (g_strcmp0(where, mountpoint) != 0)
             continue;
         knob = g_strdup_printf("/sys/class/bdi/%s/read_ahead_kb", f[2]);
         fd = open(knob, O_WRONLY | O_CLOEXEC);
@@ -160,7 +163,6 @@ static void serving(void *ctx)
 {
     struct mount *m = ctx;
 
-    raise_read_ahead(m->config->mountpoint);
     to_background(m);
     (void)tell_parent(m, 0);
 }
@@ -241,6 +243,7 @@ static int child(struct mount *m)
     int code = stack_open(&m->fs, m->config);
 
     m->fs.serving = serving;
+    m->fs.first_request = raise_read_ahead;
     m->fs.serving_ctx = m;
     if (code == 0)
         code = serve(m);

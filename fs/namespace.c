@@ -17,11 +17,14 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/workq.h"
 #include "cache/cache.h"
 #include "catalog/catalog.h"
 #include "fs/batch.h"
 #include "fs/listing.h"
 #include "fs/video.h"
+
+#define LOOKUPS 3
 
 /* What the bucket says of a name. */
 struct found {
@@ -53,7 +56,13 @@ void ns_attr(struct inode *i, struct attr *ret)
 
 static void take_object_locked(struct fs *fs, struct inode *i, const struct store_object *o, uint64_t time_ns)
 {
+    struct attr was = i->attr;
+
     attr_from_object(&i->attr, o, i->is_dir, &fs->defaults);
+    if (i->is_dir && !g_strcmp0(i->etag, o->etag) && was.mtime_ns > i->attr.mtime_ns) {
+        i->attr.mtime_ns = was.mtime_ns; /* entries changed since: only we know */
+        i->attr.ctime_ns = was.ctime_ns;
+    }
     g_free(i->etag);
     i->etag = g_strdup(o->etag);
     if (o->storage_class || !i->storage_class) {
@@ -204,11 +213,14 @@ static int find(struct fs *fs, struct inode *dir, const char *name, struct cance
     l = fresh_listing(fs, dir);
     r = -EAGAIN;
     if (l) {
+        f->time_ns = listing_time_ns(l);
         r = find_listed(fs, l, name, bucket, key, dir_key, cancel, f);
         listing_unref(l);
     }
-    if (r == -EAGAIN || (r == -ENOENT && f->is_dir))
+    if (r == -EAGAIN || (r == -ENOENT && f->is_dir)) {
+        f->time_ns = clock_mono_ns();
         r = find_asked(fs, bucket, key, dir_key, cancel, f);
+    }
     return r;
 }
 
@@ -251,7 +263,17 @@ static struct inode *adopt_file(struct fs *fs, struct inode *dir, const char *na
     return i;
 }
 
-int ns_lookup(struct fs *fs, struct inode *dir, const char *name, struct cancel *cancel, struct inode **ret)
+static uint64_t changes_of(struct inode *i)
+{
+    uint64_t n;
+
+    mutex_lock(&i->lock);
+    n = i->changes;
+    mutex_unlock(&i->lock);
+    return n;
+}
+
+static int lookup(struct fs *fs, struct inode *dir, const char *name, struct cancel *cancel, struct inode **ret)
 {
     _cleanup_inode_ struct inode *child = NULL;
     struct found f = {0};
@@ -290,6 +312,20 @@ int ns_lookup(struct fs *fs, struct inode *dir, const char *name, struct cancel 
         }
     }
     store_object_clear(&f.object);
+    return r;
+}
+
+int ns_lookup(struct fs *fs, struct inode *dir, const char *name, struct cancel *cancel, struct inode **ret)
+{
+    int r = -ENOENT;
+
+    for (int i = 0; i < LOOKUPS && r == -ENOENT; i++) {
+        uint64_t before = changes_of(dir);
+
+        r = lookup(fs, dir, name, cancel, ret);
+        if (changes_of(dir) == before)
+            break; /* else the directory may have got another name, and so its keys, while we asked by the old one */
+    }
     return r;
 }
 
@@ -366,11 +402,22 @@ int ns_listing(struct fs *fs, struct inode *dir, struct cancel *cancel, struct l
     return 0;
 }
 
-int ns_entry(struct fs *fs, struct inode *dir, const struct listing_entry *e, struct inode **ret)
+void ns_drop_stale_listing(struct fs *fs, struct inode *dir)
+{
+    struct listing *l = NULL;
+
+    mutex_lock(&dir->lock);
+    if (dir->listing && !fresh(listing_time_ns(dir->listing), fs->config->dir_ttl_ns))
+        l = g_steal_pointer(&dir->listing);
+    mutex_unlock(&dir->lock);
+    listing_unref(l);
+}
+
+int ns_entry(struct fs *fs, struct inode *dir, const struct listing_entry *e, uint64_t time_ns, struct inode **ret)
 {
     _cleanup_inode_ struct inode *child = inode_child(dir, e->name);
     g_autofree char *bucket = NULL, *key = NULL;
-    struct found f = {.is_dir = e->is_dir, .has_object = true, .time_ns = clock_mono_ns()};
+    struct found f = {.is_dir = e->is_dir, .has_object = true, .time_ns = time_ns};
     uint64_t changes = 0;
     bool known = false;
 
@@ -384,7 +431,7 @@ int ns_entry(struct fs *fs, struct inode *dir, const struct listing_entry *e, st
         *ret = g_steal_pointer(&child);
         return 0;
     }
-    if (e->is_dir || !e->etag || inode_child_key(dir, e->name, false, &bucket, &key) < 0 ||
+    if (e->is_dir || !e->etag || !fresh(time_ns, fs->config->dir_ttl_ns) || inode_child_key(dir, e->name, false, &bucket, &key) < 0 ||
         catalog_attrs_get(fs->catalog, bucket, key, e->etag, &f.object) < 0)
         return -ENOENT;
     *ret = adopt_file(fs, dir, e->name, child, changes, &f);
@@ -484,6 +531,46 @@ void ns_file_put(struct inode *i)
         cache_file_unref(f);
         inode_put(i);
     }
+}
+
+struct later {
+    struct fs *fs;
+    struct inode *inode; /* pinned, its file in use */
+    struct cache_file *file;
+};
+
+static void commit_later(void *arg)
+{
+    struct later *l = arg;
+    int r;
+
+    ns_push_attr(l->inode, l->file);
+    r = cache_file_flush(l->file, NULL);
+    if (r < 0) {
+        g_autofree char *path = inode_path(l->inode);
+
+        log_error_errno(r, "%s: what was written after its last close is not in the bucket yet", path);
+    }
+    ns_file_put(l->inode);
+    inode_put(l->inode);
+    g_free(l);
+}
+
+void ns_commit_later(struct fs *fs, struct inode *i, struct cache_file *f)
+{
+    struct later *l;
+    bool wanted;
+
+    mutex_lock(&i->lock);
+    wanted = !i->unlinked && i->users == 1 && cache_file_data_dirty(f) && !cache_file_failed(f);
+    if (wanted)
+        i->users++;
+    mutex_unlock(&i->lock);
+    if (!wanted)
+        return;
+    l = g_new(struct later, 1);
+    *l = (struct later){fs, inode_pin(i), f};
+    workq_push(fs->behind, commit_later, l);
 }
 
 void ns_written(struct inode *i)

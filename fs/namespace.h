@@ -13,6 +13,8 @@
 
 struct cancel;
 
+#define NS_TARGET_MAX 4096 /* bytes of a symlink's target, as PATH_MAX */
+
 /* The child of dir with this name, attributes fresh. -ENOENT. */
 int ns_lookup(struct fs *fs, struct inode *dir, const char *name, struct cancel *cancel, struct inode **ret);
 /* Brings attributes up to date when they are older than attr_ttl. -ESTALE: the object is another version now. -ENOENT: gone. */
@@ -21,9 +23,12 @@ int ns_refresh(struct fs *fs, struct inode *i, struct cancel *cancel);
 void ns_attr(struct inode *i, struct attr *ret);
 /* The directory's listing: the last one if fresh, else loaded. */
 int ns_listing(struct fs *fs, struct inode *dir, struct cancel *cancel, struct listing **ret);
+/* A listing past dir_ttl answers nothing any more: lets go of its memory. */
+void ns_drop_stale_listing(struct fs *fs, struct inode *dir);
 struct listing_entry;
-/* The inode of a listed entry if its attributes are known without a request: fresh, or the catalog knows this version. Else -ENOENT. */
-int ns_entry(struct fs *fs, struct inode *dir, const struct listing_entry *e, struct inode **ret);
+/* The inode of an entry that was listed at time_ns (mono), if its attributes are known without a request: fresh, or the catalog knows this
+ * version and the listing is fresh. Else -ENOENT. */
+int ns_entry(struct fs *fs, struct inode *dir, const struct listing_entry *e, uint64_t time_ns, struct inode **ret);
 /* Notes a change of ours in dir's listing: name is there (child) or gone (NULL). */
 void ns_note(struct inode *dir, const char *name, struct inode *child);
 
@@ -45,6 +50,10 @@ int ns_set_attr(struct fs *fs, struct inode *i, const struct attr *a, unsigned m
 int ns_file_get(struct fs *fs, struct inode *i, struct cache_file **ret);
 /* Ends one use; the file goes when nobody uses it and nothing in it is uncommitted. */
 void ns_file_put(struct inode *i);
+/* A file just made that could not be committed: it is not there. */
+void ns_discard(struct inode *i);
+/* Nobody waits: commits what the file has uncommitted, unless other handles are open. Called while the caller still uses it. */
+void ns_commit_later(struct fs *fs, struct inode *i, struct cache_file *f);
 /* The file's data were written: sets mtime and ctime to now. */
 void ns_written(struct inode *i);
 /* Before a flush: what the inode's attributes say becomes part of the commit of written data. */

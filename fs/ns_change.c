@@ -17,7 +17,7 @@
 #include "fs/listing.h"
 #include "fs/ns_private.h"
 
-#define TARGET_MAX 4096 /* of a symlink, as PATH_MAX */
+#define PUT_TRIES 3
 
 /* Of something made in dir. A set-group-ID directory hands its group down, and to directories that bit too. */
 static void new_attr(struct inode *dir, struct attr *a, mode_t mode, uid_t uid, gid_t gid)
@@ -88,6 +88,23 @@ static ssize_t read_body(void *ctx, uint64_t off, void *buf, size_t n)
     return (ssize_t)n;
 }
 
+/* An exclusive PUT came back unsure, or the server knows no conditions: 0 what is there is ours; -EAGAIN there is nothing; -EEXIST. */
+static int ask_small(struct fs *fs, const char *bucket, const char *key, const struct store_headers *h, struct cancel *cancel)
+{
+    _cleanup_request_ struct store_request q = {.verb = STORE_HEAD, .prio = STORE_PRIO_META, .bucket = bucket, .key = key};
+    int r = store_run(fs->store, &q, cancel);
+
+    if (r == -ENOENT)
+        return -EAGAIN;
+    if (r < 0)
+        return r;
+    /* Nobody else writes the same modes and the same nanosecond. */
+    for (const char *const *n = (const char *const[]){"mode", "uid", "gid", "mtime", "ctime", NULL}; *n; n++)
+        if (g_strcmp0(store_headers_get_meta(h, *n), store_headers_get_meta(&q.res.object.headers, *n)) != 0)
+            return -EEXIST;
+    return 0;
+}
+
 int ns_put_small(struct fs *fs, const char *bucket, const char *key, const char *body, const struct store_headers *h,
                  bool exclusive, struct cancel *cancel, struct store_object *ret)
 {
@@ -99,20 +116,27 @@ int ns_put_small(struct fs *fs, const char *bucket, const char *key, const char 
         .key = key,
         .source = {read_body, copy, strlen(body)},
         .headers = h,
-        .if_none_match = exclusive, /* a server that knows no conditions ignores it, or says that it does not */
+        .if_none_match = exclusive,
     };
-    int r = store_run(fs->store, &q, cancel);
+    int r;
 
-    if (r == -EOPNOTSUPP || (r < 0 && q.res.cls == STORE_CLASS_AMBIGUOUS)) { /* the same small object again does no harm */
-        store_result_clear(&q.res);
-        q.if_none_match = false;
+    for (int i = 0;; i++) {
         r = store_run(fs->store, &q, cancel);
+        bool unsure = r < 0 && q.res.cls == STORE_CLASS_AMBIGUOUS, no_conditions = r == -EOPNOTSUPP && q.if_none_match;
+        if (r == 0 || (!unsure && !no_conditions) || i == PUT_TRIES)
+            break;
+        r = ask_small(fs, bucket, key, h, cancel);
+        if (r != -EAGAIN)
+            break;
+        store_result_clear(&q.res);
+        q.if_none_match = exclusive && !no_conditions;
     }
     if (r < 0)
         return r;
     *ret = (struct store_object){.etag = g_strdup(q.res.object.etag), .size = strlen(body), .mtime_ns = clock_real_ns()};
     store_headers_copy(&ret->headers, h);
-    (void)catalog_attrs_put(fs->catalog, bucket, key, ret);
+    if (ret->etag)
+        (void)catalog_attrs_put(fs->catalog, bucket, key, ret);
     return 0;
 }
 
@@ -129,8 +153,8 @@ static void took(struct inode *i, const struct store_object *o)
 {
     mutex_lock(&i->lock);
     g_free(i->etag);
-    i->etag = g_strdup(o->etag);
-    i->fresh_ns = clock_mono_ns();
+    i->etag = g_strdup(o->etag ? o->etag : ""); /* "": there, in a version that the next look will tell */
+    i->fresh_ns = o->etag ? clock_mono_ns() : 0;
     i->changes++;
     if (i->is_dir)
         i->has_marker = true;
@@ -195,7 +219,7 @@ int ns_make_special(struct fs *fs, struct inode *dir, const char *name, mode_t m
         return r;
     if (!bucket || (!S_ISLNK(mode) && !S_ISFIFO(mode) && !S_ISSOCK(mode)))
         return -EPERM;
-    if (target && strlen(target) > TARGET_MAX)
+    if (target && strlen(target) > NS_TARGET_MAX)
         return -ENAMETOOLONG;
     new_attr(dir, &a, mode, uid, gid);
     a.size = target ? strlen(target) : 0;
@@ -261,7 +285,7 @@ int ns_readlink(struct fs *fs, struct inode *i, struct cancel *cancel, char **re
 {
     struct cache_file *f;
     struct cache_handle *h;
-    char buf[TARGET_MAX + 1];
+    char buf[NS_TARGET_MAX + 1];
     ssize_t n;
     int r;
 
@@ -274,7 +298,7 @@ int ns_readlink(struct fs *fs, struct inode *i, struct cancel *cancel, char **re
     if (r < 0)
         return r;
     h = cache_handle_new(f);
-    n = cache_pread(h, buf, TARGET_MAX, 0, cancel);
+    n = cache_pread(h, buf, NS_TARGET_MAX, 0, cancel);
     cache_handle_free(h);
     ns_file_put(i);
     if (n < 0)
@@ -307,7 +331,7 @@ int ns_orphan(struct inode *i, struct cancel *cancel)
     mutex_lock(&i->lock);
     if (i->file)
         f = cache_file_ref(i->file);
-    used = i->users > 0;
+    used = i->handles > 0;
     mutex_unlock(&i->lock);
     if (!f)
         return 0;
@@ -320,13 +344,16 @@ int ns_orphan(struct inode *i, struct cancel *cancel)
 
 void ns_abandon(struct inode *i)
 {
-    bool file;
+    struct cache_file *f = NULL;
 
     mutex_lock(&i->lock);
-    file = i->file != NULL;
+    if (i->file)
+        f = cache_file_ref(i->file);
     mutex_unlock(&i->lock);
-    if (file)
-        inode_detach(i);
+    if (!f)
+        return;
+    cache_file_unorphan(f);
+    cache_file_unref(f);
 }
 
 void ns_mark_unlinked(struct inode *i)
@@ -344,6 +371,12 @@ void ns_mark_unlinked(struct inode *i)
     inode_detach(i);
     if (file)
         ns_file_put(i);
+}
+
+void ns_discard(struct inode *i)
+{
+    (void)cache_file_orphan(i->file, false, NULL);
+    ns_mark_unlinked(i);
 }
 
 int ns_unlink(struct fs *fs, struct inode *dir, const char *name, struct cancel *cancel)
@@ -380,21 +413,27 @@ int ns_unlink(struct fs *fs, struct inode *dir, const char *name, struct cancel 
     return 0;
 }
 
-int ns_check_empty(struct fs *fs, struct inode *dir, const char *bucket, const char *key, struct cancel *cancel)
+static bool has_dirty_children(struct inode *dir)
 {
     g_autoptr(GPtrArray) children = inode_children(dir, false);
-    int r;
+    bool any = false;
 
-    for (guint n = 0; n < children->len; n++) {
+    for (guint n = 0; n < children->len && !any; n++) {
         struct inode *c = children->pdata[n];
-        bool dirty;
 
         mutex_lock(&c->lock);
-        dirty = c->file && !c->unlinked && cache_file_dirty(c->file);
+        any = c->file && !c->unlinked && cache_file_dirty(c->file);
         mutex_unlock(&c->lock);
-        if (dirty)
-            return -ENOTEMPTY;
     }
+    return any;
+}
+
+int ns_check_empty(struct fs *fs, struct inode *dir, const char *bucket, const char *key, struct cancel *cancel)
+{
+    int r;
+
+    if (dir && has_dirty_children(dir))
+        return -ENOTEMPTY;
     _cleanup_request_ struct store_request q = {
         .verb = STORE_LIST, .prio = STORE_PRIO_META, .bucket = bucket, .prefix = key, .max_keys = 2};
 
@@ -486,9 +525,10 @@ static int set_file_attr(struct fs *fs, struct inode *i, const struct attr *a, u
         cache_file_set_headers(f, &h);
         if (!(through_handle && (mask & ATTR_SIZE)) && !pending)
             r = cache_file_flush(f, cancel);
-        if (r < 0 && !(mask & ATTR_SIZE)) { /* not done: do not show it, and do not carry it along */
+        if (r < 0 && r != -EINTR && !(mask & ATTR_SIZE)) { /* not done: do not show it, and do not carry it along */
             mutex_lock(&i->lock);
-            i->attr = old;
+            apply(i, &old, mask);
+            i->attr.ctime_ns = old.ctime_ns;
             mutex_unlock(&i->lock);
             store_headers_clear(&h);
             headers_of(i, &h);

@@ -13,10 +13,10 @@ int ns_delete_object(struct fs *fs, const char *bucket, const char *key, struct 
 /* The inode's name is about to go: nothing uncommitted of it may come back; open handles go on reading,
  * from staging, where that has room for what they need. */
 int ns_orphan(struct inode *i, struct cancel *cancel);
-/* After ns_orphan(), the name stayed after all: who has the file open keeps it so; the name is looked up anew. */
+/* After ns_orphan(), the name stayed after all: what is uncommitted will be committed. */
 void ns_abandon(struct inode *i);
 /* The name is gone: detaches, and lets go of a file that only its uncommitted data kept. */
 void ns_mark_unlinked(struct inode *i);
-/* -ENOTEMPTY when the bucket, or we, have anything below dir but its own marker. */
+/* -ENOTEMPTY when the bucket, or we, have anything below dir (NULL: nothing that we know of) but its own marker. */
 int ns_check_empty(struct fs *fs, struct inode *dir, const char *bucket, const char *key, struct cancel *cancel);
 void ns_touch_dir(struct inode *dir); /* its entries changed just now */

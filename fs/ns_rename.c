@@ -23,6 +23,16 @@
 #include "fs/ns_private.h"
 
 #define COPIES_AT_ONCE 16
+#define COPY_PASSES 5
+
+/* What the catalog knows goes along. The names in the bucket are what counts: a catalog that cannot is only told of. */
+static void rename_rows(struct fs *fs, const char *bucket, const char *key, const char *to_bucket, const char *to_key, bool tree)
+{
+    int r = catalog_rename(fs->catalog, bucket, key, to_bucket, to_key, tree);
+
+    if (r < 0)
+        log_error_errno(r, "rename: the catalog keeps what it knows of s3://%s/%s under the old name", bucket, key);
+}
 
 /* ---- one file ---- */
 
@@ -46,12 +56,13 @@ static int move_file(struct fs *fs, struct inode *i, struct cache_file *f, struc
 
     if (!cache_file_is_at(f, bucket, key)) /* never delete a name on the word of a file that is of another */
         return log_error_errno(-ESTALE, "rename: s3://%s/%s is not where it was", bucket, key);
-    mutex_lock(&i->lock);
-    old_etag = g_strdup(i->etag);
-    mutex_unlock(&i->lock);
     ns_push_attr(i, f);
     r = cache_file_retarget(f, to_bucket, to_key, expect, NULL);
     if (r == 0) {
+        mutex_lock(&i->lock); /* a commit that retarget has waited for may have made the old name */
+        g_free(old_etag);
+        old_etag = g_strdup(i->etag);
+        mutex_unlock(&i->lock);
         r = cache_file_flush(f, NULL);
         if (r < 0)
             (void)cache_file_retarget(f, bucket, key, old_etag, NULL);
@@ -84,7 +95,8 @@ static int rename_file(struct fs *fs, struct inode *i, struct cache_file *f, str
     if (over)
         ns_mark_unlinked(over);
     inode_move(i, to_dir, to_name);
-    return catalog_rename(fs->catalog, bucket, key, to_bucket, to_key, false);
+    rename_rows(fs, bucket, key, to_bucket, to_key, false);
+    return 0;
 }
 
 /* ---- a directory ---- */
@@ -154,6 +166,12 @@ static int copy_big(struct fs *fs, const char *bucket, const char *to_bucket, st
     if (r == 0)
         r = cache_file_flush(f, NULL);
     cache_file_unref(f);
+    if (r < 0)
+        return r;
+    _cleanup_request_ struct store_request made = {.verb = STORE_HEAD, .prio = STORE_PRIO_META, .bucket = to_bucket, .key = m->to};
+
+    r = store_run(fs->store, &made, NULL);
+    m->new_etag = g_strdup(r == 0 ? made.res.object.etag : ""); /* "": made, but as which version is not known */
     return r;
 }
 
@@ -167,7 +185,7 @@ static int copy_marker(struct fs *fs, const char *bucket, const char *to_bucket,
     if (r == 0)
         r = ns_put_small(fs, to_bucket, m->to, "", &q.res.object.headers, false, NULL, &now);
     if (r == 0)
-        m->new_etag = g_strdup(now.etag);
+        m->new_etag = g_strdup(now.etag ? now.etag : "");
     return r;
 }
 
@@ -186,8 +204,6 @@ static int copy_all(struct fs *fs, const char *bucket, const char *to_bucket, GP
         }
         if (m->size > STORE_PART_MAX) {
             r = copy_big(fs, bucket, to_bucket, m);
-            if (r == 0)
-                m->new_etag = g_strdup(""); /* asked for when needed */
             continue;
         }
         q[small->len] = (struct store_request){.verb = STORE_COPY,
@@ -202,25 +218,17 @@ static int copy_all(struct fs *fs, const char *bucket, const char *to_bucket, GP
     if (r == 0)
         r = batch_run(fs->store, q, small->len, COPIES_AT_ONCE, true, NULL);
     for (guint n = 0; n < small->len; n++) {
-        if (q[n].res.err == 0 && q[n].res.object.etag)
-            ((struct moved *)small->pdata[n])->new_etag = g_strdup(q[n].res.object.etag);
+        if (q[n].res.err == 0)
+            ((struct moved *)small->pdata[n])->new_etag = g_strdup(q[n].res.object.etag ? q[n].res.object.etag : "");
         store_request_clear(&q[n]);
     }
     return r;
 }
 
-/* Deletes one side of the moves: the copies that were made (undo), or all that was copied. */
-static int delete_side(struct fs *fs, const char *bucket, GPtrArray *moves, bool copies)
+static int delete_keys(struct fs *fs, const char *bucket, GPtrArray *keys)
 {
-    g_autoptr(GPtrArray) keys = g_ptr_array_new();
     int r = 0;
 
-    for (guint n = 0; n < moves->len; n++) {
-        struct moved *m = moves->pdata[n];
-
-        if (!copies || m->new_etag)
-            g_ptr_array_add(keys, copies ? m->to : m->from);
-    }
     for (guint at = 0; at < keys->len; at += STORE_LIST_MAX) {
         _cleanup_request_ struct store_request q = {
             .verb = STORE_DELETE_MANY,
@@ -229,11 +237,51 @@ static int delete_side(struct fs *fs, const char *bucket, GPtrArray *moves, bool
             .keys = (const char *const *)(keys->pdata + at),
             .n_keys = MIN(keys->len - at, (guint)STORE_LIST_MAX),
         };
-        int s = store_run(fs->store, &q, NULL); /* not cancelled: half a deletion helps nobody */
+        int s = store_run(fs->store, &q, NULL);
 
         r = r ? r : s;
     }
     return r;
+}
+
+/* Deletes the copies of all that `copied` has and `listed` has not (listed NULL: all of them), and forgets these. keep: a new key that
+ * was there before us; NULL = none. */
+static int drop_copies(struct fs *fs, const char *to_bucket, GHashTable *copied, GHashTable *listed, const char *keep)
+{
+    g_autoptr(GPtrArray) keys = g_ptr_array_new_with_free_func(g_free);
+    GHashTableIter it;
+    gpointer k, p;
+
+    g_hash_table_iter_init(&it, copied);
+    while (g_hash_table_iter_next(&it, &k, &p))
+        if (!listed || !g_hash_table_contains(listed, k)) {
+            if (g_strcmp0(((struct moved *)p)->to, keep) != 0)
+                g_ptr_array_add(keys, g_strdup(((struct moved *)p)->to));
+            g_hash_table_iter_remove(&it);
+        }
+    return delete_keys(fs, to_bucket, keys);
+}
+
+/* Deletes the old names of what was copied, as far as they still are the versions that were copied. */
+static int delete_copied(struct fs *fs, const char *bucket, const char *prefix, const char *to_prefix, GHashTable *copied)
+{
+    g_autoptr(GPtrArray) there = g_ptr_array_new_with_free_func(moved_free), keys = g_ptr_array_new();
+    bool left = false;
+    int r = list_moves(fs, bucket, prefix, to_prefix, there);
+
+    if (r < 0)
+        return r;
+    for (guint n = 0; n < there->len; n++) {
+        struct moved *m = there->pdata[n], *c = g_hash_table_lookup(copied, m->from);
+
+        if (c && !g_strcmp0(c->etag, m->etag))
+            g_ptr_array_add(keys, m->from);
+        else
+            left = true;
+    }
+    if (left)
+        log_warning("rename: something below s3://%s/%s changed meanwhile and stays at its old name", bucket, prefix);
+    return delete_keys(fs, bucket, keys);
 }
 
 static int flush_below(struct inode *dir)
@@ -259,13 +307,15 @@ static int flush_below(struct inode *dir)
     return r;
 }
 
-/* After the copies: an inode below the moved directory gets its new version, and its file its new key. */
+/* After the copies: an inode below the moved directory gets its new version, and its file its new key. A file that was
+ * written to since it was copied brings its content along itself, before the old key is deleted. */
 static int adopt_moved(struct inode *i, GHashTable *by_key)
 {
-    g_autofree char *bucket = NULL, *key = NULL, *etag = NULL;
+    g_autofree char *bucket = NULL, *key = NULL;
     struct cache_file *f = NULL;
     struct store_object now = {0};
     const struct moved *m;
+    bool same;
     int r = inode_key(i, &bucket, &key);
 
     if (r < 0)
@@ -276,33 +326,41 @@ static int adopt_moved(struct inode *i, GHashTable *by_key)
     i->listing = NULL;
     i->changes++;
     i->fresh_ns = 0;
-    if (m && *m->new_etag) {
-        g_free(i->etag);
-        i->etag = g_strdup(m->new_etag);
-    }
-    etag = g_strdup(i->etag);
-    now = (struct store_object){.etag = etag, .size = m ? m->size : 0, .mtime_ns = i->attr.mtime_ns, .headers = i->headers};
+    same = m && *m->new_etag && !g_strcmp0(i->etag, m->etag);
+    now = (struct store_object){.etag = m ? m->new_etag : NULL, .size = m ? m->size : 0, .mtime_ns = i->attr.mtime_ns};
+    store_headers_copy(&now.headers, &i->headers);
     if (i->file)
         f = cache_file_ref(i->file);
     mutex_unlock(&i->lock);
-    if (!f)
-        return 0;
-    if (!m || cache_file_dirty(f)) /* written to meanwhile, or new: its next commit goes to the new key */
-        r = cache_file_retarget(f, bucket, key, m ? etag : NULL, NULL);
-    else
-        cache_file_rebase(f, bucket, key, &now);
-    cache_file_unref(f);
+    if (f && (!same || cache_file_rebase(f, m->etag, bucket, key, &now) < 0)) {
+        same = false;
+        r = cache_file_retarget(f, bucket, key, m && *m->new_etag ? m->new_etag : m ? "*" : NULL, NULL);
+        if (r == 0)
+            r = cache_file_flush(f, NULL);
+    }
+    if (same) {
+        mutex_lock(&i->lock);
+        g_free(i->etag);
+        i->etag = g_strdup(m->new_etag);
+        mutex_unlock(&i->lock);
+    }
+    store_headers_clear(&now.headers);
+    if (f)
+        cache_file_unref(f);
     return r;
 }
 
-static int adopt_all(struct inode *dir, GPtrArray *moves)
+static int adopt_all(struct inode *dir, GHashTable *copied)
 {
     g_autoptr(GHashTable) by_key = g_hash_table_new(g_str_hash, g_str_equal);
     g_autoptr(GPtrArray) below = inode_children(dir, true);
+    GHashTableIter it;
+    gpointer p;
     int r;
 
-    for (guint n = 0; n < moves->len; n++)
-        g_hash_table_insert(by_key, ((struct moved *)moves->pdata[n])->to, moves->pdata[n]);
+    g_hash_table_iter_init(&it, copied);
+    while (g_hash_table_iter_next(&it, NULL, &p))
+        g_hash_table_insert(by_key, ((struct moved *)p)->to, p);
     r = adopt_moved(dir, by_key);
     for (guint n = 0; n < below->len; n++) {
         int s = adopt_moved(below->pdata[n], by_key);
@@ -312,26 +370,62 @@ static int adopt_all(struct inode *dir, GPtrArray *moves)
     return r;
 }
 
+/* Copies until a listing shows nothing that was not copied: what is written meanwhile is copied again. `copied`: old key → struct moved. */
+static int copy_passes(struct fs *fs, const char *bucket, const char *key, const char *to_bucket, const char *to_key, GHashTable *copied)
+{
+    for (int pass = 0; pass < COPY_PASSES; pass++) {
+        g_autoptr(GPtrArray) there = g_ptr_array_new_with_free_func(moved_free), todo = g_ptr_array_new();
+        g_autoptr(GHashTable) listed = g_hash_table_new(g_str_hash, g_str_equal);
+        int r = list_moves(fs, bucket, key, to_key, there);
+
+        if (r < 0)
+            return r;
+        for (guint n = 0; n < there->len; n++) {
+            struct moved *m = there->pdata[n], *c = g_hash_table_lookup(copied, m->from);
+
+            g_hash_table_add(listed, m->from);
+            if (!c || g_strcmp0(c->etag, m->etag) != 0)
+                g_ptr_array_add(todo, m);
+        }
+        r = drop_copies(fs, to_bucket, copied, listed, NULL);
+        if (r == 0 && todo->len == 0)
+            return 0;
+        if (r == 0)
+            r = copy_all(fs, bucket, to_bucket, todo);
+        g_ptr_array_set_free_func(there, NULL);
+        for (guint n = 0; n < there->len; n++) {
+            struct moved *m = there->pdata[n];
+
+            if (m->new_etag)
+                g_hash_table_replace(copied, m->from, m);
+            else
+                moved_free(m);
+        }
+        if (r < 0)
+            return r;
+    }
+    log_warning("rename: s3://%s/%s does not stand still: not renamed", bucket, key);
+    return -EBUSY;
+}
+
 static int rename_dir(struct fs *fs, struct inode *i, struct inode *dir, struct inode *to_dir, const char *to_name,
                       struct inode *over)
 {
     g_autofree char *bucket = NULL, *key = NULL, *to_bucket = NULL, *to_key = NULL;
-    g_autoptr(GPtrArray) moves = g_ptr_array_new_with_free_func(moved_free);
+    g_autoptr(GHashTable) copied = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, moved_free);
     int r = inode_key(i, &bucket, &key);
 
     if (r == 0)
         r = inode_child_key(to_dir, to_name, true, &to_bucket, &to_key);
-    if (r == 0 && over)
+    if (r == 0)
         r = ns_check_empty(fs, over, to_bucket, to_key, NULL);
     if (r == 0)
         r = flush_below(i);
-    if (r == 0)
-        r = list_moves(fs, bucket, key, to_key, moves);
     if (r < 0)
         return r;
-    r = copy_all(fs, bucket, to_bucket, moves);
+    r = copy_passes(fs, bucket, key, to_bucket, to_key, copied);
     if (r < 0) {
-        (void)delete_side(fs, to_bucket, moves, true);
+        (void)drop_copies(fs, to_bucket, copied, NULL, over ? to_key : NULL);
         return r;
     }
     if (over) {
@@ -339,13 +433,12 @@ static int rename_dir(struct fs *fs, struct inode *i, struct inode *dir, struct 
         (void)catalog_forget(fs->catalog, to_bucket, to_key);
     }
     inode_move(i, to_dir, to_name);
-    r = adopt_all(i, moves);
-    if (r == 0)
-        r = catalog_rename(fs->catalog, bucket, key, to_bucket, to_key, true);
+    r = adopt_all(i, copied);
+    rename_rows(fs, bucket, key, to_bucket, to_key, true);
     if (r == 0)
         r = ns_keep_directory(fs, dir, key, NULL);
     if (r == 0)
-        r = delete_side(fs, bucket, moves, false);
+        r = delete_copied(fs, bucket, key, to_key, copied);
     if (r < 0)
         log_error_errno(r, "rename: s3://%s/%s is complete at its new name, but the old one is not all gone", bucket, key);
     return r;
@@ -385,10 +478,23 @@ static void rename_drop(void *arg)
     g_free(n);
 }
 
-static void set_moving(struct inode *i, bool moving)
+/* -EBUSY while a rename of it, whose caller was interrupted, is still under way. */
+static int begin_moving(struct inode *i)
+{
+    int r;
+
+    mutex_lock(&i->lock);
+    r = i->moving ? -EBUSY : 0;
+    i->moving = true;
+    i->changes++;
+    mutex_unlock(&i->lock);
+    return r;
+}
+
+static void end_moving(struct inode *i)
 {
     mutex_lock(&i->lock);
-    i->moving = moving;
+    i->moving = false;
     i->changes++;
     mutex_unlock(&i->lock);
 }
@@ -402,10 +508,15 @@ static int rename_run(void *arg)
 
     if (r < 0)
         return r;
-    set_moving(n->inode, true);
+    r = begin_moving(n->inode);
+    if (r < 0) {
+        if (f)
+            ns_file_put(n->inode);
+        return r;
+    }
     r = f ? rename_file(n->fs, n->inode, f, n->dir, n->to_dir, n->to_name, n->over)
           : rename_dir(n->fs, n->inode, n->dir, n->to_dir, n->to_name, n->over);
-    set_moving(n->inode, false);
+    end_moving(n->inode);
     if (f)
         ns_file_put(n->inode);
     if (r < 0)

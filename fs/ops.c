@@ -16,6 +16,8 @@ struct inode *op_begin(struct call *c, fuse_req_t req, fuse_ino_t ino)
     struct inode *i;
 
     call_begin(c, req);
+    if (!__atomic_load_n(&c->fs->asked, __ATOMIC_RELAXED) && !__atomic_exchange_n(&c->fs->asked, true, __ATOMIC_RELAXED))
+        c->fs->first_request(c->fs->serving_ctx);
     i = inode_get(c->fs->inodes, ino);
     if (!i)
         reply_err(c, -ESTALE);

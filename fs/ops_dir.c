@@ -19,6 +19,7 @@ struct dir_handle {
     struct inode *inode; /* pinned */
     struct mutex lock;   /* leaf; not held while loading */
     GPtrArray *entries;  /* lock: struct listing_entry*, sorted; refcounted as a whole by the array */
+    uint64_t time_ns;    /* lock: mono, when they were listed */
 };
 
 static void dir_end(struct opened *o)
@@ -57,6 +58,7 @@ void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
     (void)ino;
     opened_remove(h->fs->dir_handles, &h->opened);
+    ns_drop_stale_listing(h->fs, h->inode);
     dir_end(&h->opened);
     if (req)
         reply_parked_err(req, 0);
@@ -101,17 +103,20 @@ static int load(struct call *c, struct dir_handle *h, GPtrArray **ret)
 {
     struct listing *l;
     GPtrArray *entries;
+    uint64_t time_ns;
     int r = ns_listing(c->fs, h->inode, c->cancel, &l);
 
     if (r < 0)
         return r;
     entries = listing_entries(l);
+    time_ns = listing_time_ns(l);
     listing_unref(l);
     add_local(h->inode, entries);
     mutex_lock(&h->lock);
     if (h->entries)
         g_ptr_array_unref(h->entries);
     h->entries = entries;
+    h->time_ns = time_ns;
     *ret = g_ptr_array_ref(entries);
     mutex_unlock(&h->lock);
     return 0;
@@ -133,6 +138,7 @@ struct page {
     struct inode *dir;
     char *buf;
     size_t size, used;
+    uint64_t time_ns; /* when the entries were listed */
     bool plus;
 };
 
@@ -161,18 +167,30 @@ static size_t add_known(struct page *p, const char *name, struct inode *i, off_t
     return n;
 }
 
+/* d_type: what is small may be a symlink, whose object only its metadata tells from a file's: unknown, programs then ask. */
+static mode_t type_of(const struct listing_entry *e, struct inode *i)
+{
+    struct attr a;
+
+    if (i && i->is_dir == e->is_dir) {
+        ns_attr(i, &a);
+        return a.mode & S_IFMT;
+    }
+    return e->is_dir ? S_IFDIR : e->size > NS_TARGET_MAX ? S_IFREG : 0;
+}
+
 /* Bytes the entry takes; more than is left = it does not fit and was not added. */
 static size_t add_entry(struct page *p, const struct listing_entry *e, off_t next)
 {
     g_autofree char *bucket = NULL, *key = NULL;
     _cleanup_inode_ struct inode *i = NULL;
 
-    if (p->plus && ns_entry(p->call->fs, p->dir, e, &i) == 0)
+    if (p->plus && ns_entry(p->call->fs, p->dir, e, p->time_ns, &i) == 0)
         return add_known(p, e->name, i, next);
     i = inode_child(p->dir, e->name);
     if (!i && inode_child_key(p->dir, e->name, e->is_dir, &bucket, &key) < 0)
-        return add_plain(p, e->name, 2, e->is_dir ? S_IFDIR : S_IFREG, next);
-    return add_plain(p, e->name, i ? i->ino : inode_ino_for(bucket, key), e->is_dir ? S_IFDIR : S_IFREG, next);
+        return add_plain(p, e->name, 2, type_of(e, NULL), next);
+    return add_plain(p, e->name, i ? i->ino : inode_ino_for(bucket, key), type_of(e, i), next);
 }
 
 static void fill(struct page *p, GPtrArray *entries, off_t off)
@@ -209,6 +227,9 @@ static void read_dir(fuse_req_t req, size_t size, off_t off, struct fuse_file_in
         reply_err(&c, r);
         return;
     }
+    mutex_lock(&h->lock);
+    p.time_ns = h->time_ns;
+    mutex_unlock(&h->lock);
     fill(&p, entries, off);
     reply_buf(&c, buf, p.used);
 }

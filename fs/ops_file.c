@@ -35,6 +35,9 @@ static void handle_end(struct opened *o)
 {
     struct handle *h = (struct handle *)o;
 
+    mutex_lock(&h->inode->lock);
+    h->inode->handles--;
+    mutex_unlock(&h->inode->lock);
     cache_handle_free(h->data);
     ns_file_put(h->inode);
     inode_put(h->inode);
@@ -57,10 +60,13 @@ static void handle_new(struct fs *fs, struct inode *i, struct cache_file *f, str
     h->inode = i;
     h->file = f;
     h->data = cache_handle_new(f);
-    h->writable = (fi->flags & O_ACCMODE) != O_RDONLY;
+    h->writable = (fi->flags & O_ACCMODE) != O_RDONLY || (fi->flags & O_TRUNC);
     fi->fh = (uint64_t)(uintptr_t)h;
     fi->keep_cache = 1;
     fi->noflush = !h->writable;
+    mutex_lock(&i->lock);
+    i->handles++;
+    mutex_unlock(&i->lock);
     opened_add(fs->handles, &h->opened);
 }
 
@@ -116,8 +122,11 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
+    struct handle *h = handle_of(fi);
+
     (void)ino;
-    handle_free(handle_of(fi));
+    ns_commit_later(h->fs, h->inode, h->file); /* what came after the last FLUSH: a shared mapping's pages */
+    handle_free(h);
     reply_parked_err(req, 0);
 }
 
@@ -143,6 +152,7 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t n, off_t o
 
 struct parked {
     struct opened opened; /* first */
+    struct interrupt interrupt;
     struct fs *fs;
     fuse_req_t req;
     struct handle *handle;
@@ -181,12 +191,21 @@ static void parked_unref(struct parked *p)
     }
 }
 
+static void parked_interrupted(fuse_req_t req, void *data)
+{
+    struct parked *p = data;
+
+    (void)req;
+    interrupt_came(p->fs->interrupts, &p->interrupt);
+}
+
 /* The handler's last act: from now on an INTERRUPT reaches the request, unless it is done already. */
-static void parked_arm(struct parked *p, fuse_interrupt_func_t on_interrupt)
+static void parked_arm(struct parked *p, void (*give_up)(void *ctx))
 {
     mutex_lock(&p->lock);
+    p->interrupt = (struct interrupt){.req = p->req, .give_up = give_up, .ctx = p};
     if (!p->done)
-        fuse_req_interrupt_func(p->req, on_interrupt, p);
+        fuse_req_interrupt_func(p->req, parked_interrupted, p);
     mutex_unlock(&p->lock);
     parked_unref(p);
 }
@@ -198,6 +217,7 @@ static void parked_disarm(struct parked *p)
     p->done = true;
     mutex_unlock(&p->lock);
     fuse_req_interrupt_func(p->req, NULL, NULL);
+    interrupt_forget(p->fs->interrupts, &p->interrupt);
 }
 
 /* Its last: until here the end of the mount waits, because the reply needs the session. */
@@ -219,19 +239,16 @@ static void read_done(struct cache_read *r, int err, const struct iovec *iov, in
     parked_end(p);
 }
 
-static void read_interrupted(fuse_req_t req, void *data)
+static void read_give_up(void *ctx)
 {
-    struct parked *p = data;
+    struct parked *p = ctx;
 
-    if (reply_caller_gives_up(req))
-        cache_read_cancel(p->handle->data, &p->read);
+    cache_read_cancel(p->handle->data, &p->read);
 }
 
 static void read_end(struct opened *o)
 {
-    struct parked *p = (struct parked *)o;
-
-    cache_read_cancel(p->handle->data, &p->read);
+    read_give_up(o);
 }
 
 void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
@@ -244,7 +261,7 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse
     p->read = (struct cache_read){.off = (uint64_t)off, .len = size, .done = read_done, .ctx = p};
     opened_add(p->fs->parked, &p->opened);
     cache_read(h->data, &p->read);
-    parked_arm(p, read_interrupted);
+    parked_arm(p, read_give_up);
 }
 
 static void flush_done(struct cache_wait *w, int err)
@@ -263,21 +280,18 @@ static void flush_given_up(void *arg)
     flush_done(&p->wait, -EINTR);
 }
 
-static void flush_interrupted(fuse_req_t req, void *data)
+/* The reply is not sent from here, under others' locks. The commit goes on without its waiter. */
+static void flush_give_up(void *ctx)
 {
-    struct parked *p = data;
+    struct parked *p = ctx;
 
-    /* The reply must not be sent from here, under libfuse's lock. The commit goes on without its waiter. */
-    if (reply_caller_gives_up(req) && cache_flush_cancel(p->handle->data, &p->wait))
+    if (cache_flush_cancel(p->handle->data, &p->wait))
         workq_push(cache_deliver(p->fs->cache), flush_given_up, p);
 }
 
 static void flush_end(struct opened *o)
 {
-    struct parked *p = (struct parked *)o;
-
-    if (cache_flush_cancel(p->handle->data, &p->wait))
-        workq_push(cache_deliver(p->fs->cache), flush_given_up, p);
+    flush_give_up(o);
 }
 
 static void flush(fuse_req_t req, struct handle *h)
@@ -289,7 +303,7 @@ static void flush(fuse_req_t req, struct handle *h)
     p->wait = (struct cache_wait){.done = flush_done, .ctx = p};
     opened_add(p->fs->parked, &p->opened);
     cache_flush(h->data, &p->wait);
-    parked_arm(p, flush_interrupted);
+    parked_arm(p, flush_give_up);
 }
 
 void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)

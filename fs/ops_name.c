@@ -65,6 +65,8 @@ void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, 
         r = ns_create(c.fs, dir, name, mode, ctx->uid, ctx->gid, c.cancel, &i);
         if (r == 0) {
             r = cache_file_flush(i->file, c.cancel);
+            if (r < 0)
+                ns_discard(i);
             ns_file_put(i);
         }
     } else {

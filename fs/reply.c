@@ -6,42 +6,23 @@
 #include "fs/reply.h"
 
 #include <errno.h>
-#include <signal.h>
-#include <string.h>
 
 #include "base/cancel.h"
 #include "base/clock.h"
 #include "fs/inode.h"
 #include "fs/namespace.h"
 
-static uint64_t signal_set(const char *status, const char *field)
+static void give_up(void *ctx)
 {
-    const char *at = strstr(status, field);
-
-    return at ? g_ascii_strtoull(at + strlen(field), NULL, 16) : 0;
-}
-
-#define SIG(n) (1ULL << ((n) - 1))
-
-bool reply_caller_gives_up(fuse_req_t req)
-{
-    const uint64_t wants = SIG(SIGKILL) | SIG(SIGINT) | SIG(SIGTERM) | SIG(SIGQUIT) | SIG(SIGHUP);
-    const uint64_t harmless = SIG(SIGCHLD) | SIG(SIGURG) | SIG(SIGWINCH) | SIG(SIGCONT) | SIG(SIGTSTP) | SIG(SIGTTIN) |
-                              SIG(SIGTTOU) | SIG(SIGSTOP);
-    g_autofree char *path = g_strdup_printf("/proc/%d/status", (int)fuse_req_ctx(req)->pid);
-    g_autofree char *status = NULL;
-    uint64_t pending;
-
-    if (!g_file_get_contents(path, &status, NULL, NULL))
-        return true; /* gone, or out of sight in another namespace */
-    pending = signal_set(status, "\nSigPnd:") | signal_set(status, "\nShdPnd:");
-    return (pending & wants) || (pending & ~harmless & ~signal_set(status, "\nSigCgt:"));
+    cancel_fire(ctx);
 }
 
 static void interrupted(fuse_req_t req, void *data)
 {
-    if (reply_caller_gives_up(req))
-        cancel_fire(data);
+    struct call *c = data;
+
+    (void)req;
+    interrupt_came(c->fs->interrupts, &c->interrupt);
 }
 
 void call_begin(struct call *c, fuse_req_t req)
@@ -49,12 +30,14 @@ void call_begin(struct call *c, fuse_req_t req)
     c->fs = fuse_req_userdata(req);
     c->req = req;
     c->cancel = cancel_new();
-    fuse_req_interrupt_func(req, interrupted, c->cancel);
+    c->interrupt = (struct interrupt){.req = req, .give_up = give_up, .ctx = c->cancel};
+    fuse_req_interrupt_func(req, interrupted, c);
 }
 
 static void call_end(struct call *c)
 {
     fuse_req_interrupt_func(c->req, NULL, NULL);
+    interrupt_forget(c->fs->interrupts, &c->interrupt);
     cancel_free(c->cancel);
     c->cancel = NULL;
 }

@@ -5,6 +5,7 @@
  */
 #pragma once
 #include "fs/fs.h"
+#include "fs/interrupt.h"
 #include <fuse_lowlevel.h>
 
 struct cancel;
@@ -15,6 +16,7 @@ struct call {
     struct fs *fs;
     fuse_req_t req;
     struct cancel *cancel;
+    struct interrupt interrupt;
 };
 
 void call_begin(struct call *c, fuse_req_t req);
@@ -36,9 +38,6 @@ void reply_readlink(struct call *c, const char *target);
 void reply_statfs(struct call *c, const struct statvfs *st);
 /* getxattr/listxattr: size 0 asks for the length; -ERANGE when it does not fit. */
 void reply_xattr(struct call *c, const void *value, size_t n, size_t size);
-/* Whether the process that waits for req has a signal pending that should end the wait. Others (SIGCHLD, a profiler's) must
- * not make close(2) or stat(2) fail with EINTR, which few programs expect. Reads /proc. */
-bool reply_caller_gives_up(fuse_req_t req);
 /* For parked requests, which have no call any more. */
 void reply_parked_err(fuse_req_t req, int r);
 void reply_none(fuse_req_t req); /* FORGET has no answer */

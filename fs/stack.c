@@ -18,6 +18,7 @@
 #include "catalog/catalog.h"
 #include "fs/drain.h"
 #include "fs/inode.h"
+#include "fs/interrupt.h"
 #include "fs/namespace.h"
 #include "fs/opened.h"
 #include "s3/fault.h"
@@ -49,6 +50,7 @@ static int open_s3(const struct config *c, struct store **ret)
         .credentials = &creds,
         .ca_file = c->ca_file,
         .probe_bucket = c->read_only ? NULL : c->bucket,
+        .probe_prefix = c->prefix,
         .connections = c->connections,
     };
     int r = s3_credentials_load(&cp, &creds);
@@ -219,7 +221,7 @@ int stack_open(struct fs *fs, const struct config *c)
         .parked = opened_list_new(),
         .defaults = {.fmode = c->fmode, .dmode = c->dmode, .uid = c->uid, .gid = c->gid},
     };
-    r = open_store(fs, c);
+    r = interrupts_new(&fs->interrupts) < 0 ? EXIT_OTHER : open_store(fs, c);
     if (r == 0)
         r = check_bucket(fs, c);
     if (r == 0)
@@ -242,10 +244,12 @@ void stack_close(struct fs *fs)
     cancel_fire(fs->ending);
     opened_close_all(fs->handles);
     opened_close_all(fs->dir_handles);
-    if (fs->probes)
-        workq_free(fs->probes);
     if (fs->behind)
         workq_free(fs->behind);
+    if (fs->inodes)
+        (void)drain_run(fs, "", false, NULL); /* after it no commit runs that could ask for a probe */
+    if (fs->probes)
+        workq_free(fs->probes);
     if (fs->inodes)
         drain_last(fs);
     if (fs->inodes)
@@ -258,6 +262,7 @@ void stack_close(struct fs *fs)
     opened_list_free(fs->handles);
     opened_list_free(fs->dir_handles);
     opened_list_free(fs->parked);
+    interrupts_free(fs->interrupts);
     g_free(fs->probe_helper);
     g_free(fs->catalog_path);
 }

@@ -123,7 +123,7 @@ static int get_tag(struct fs *fs, const char *bucket, const char *key, const cha
 /* The object that carries i's attributes; buckets and the root of all of them have none. */
 static int object_of(struct inode *i, char **ret_bucket, char **ret_key)
 {
-    int r = inode_key(i, ret_bucket, ret_key);
+    int r = inode_attached(i) ? inode_key(i, ret_bucket, ret_key) : -ESTALE; /* its name may be another's by now */
 
     if (r == 0 && !*ret_bucket)
         *ret_bucket = g_strdup(""); /* rows of the catalog only: no request names this bucket */

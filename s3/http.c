@@ -69,7 +69,8 @@ static void finish(struct http *h, struct http_exchange *x)
 static void detach(struct http *h, struct http_exchange *x, CURLcode code)
 {
     x->reply.curl = (int)code;
-    x->reply.sent = x->reply.sends > 0 && x->sent_off == http_exchange_body_size(x);
+    bool whole = x->whole || http_exchange_body_size(x) == 0;
+    x->reply.sent = x->reply.sends > 1 || (x->reply.sends > 0 && whole);
     if (x->method && (strcmp(x->method, "PUT") == 0 || strcmp(x->method, "POST") == 0)) {
         x->reply.bytes = x->sent_off;
     }
@@ -221,6 +222,10 @@ static void end_stalled(struct http *h)
         next = l->next;
         if (x->reply.sends == 0) {
             continue; /* connecting has its own limit */
+        }
+        if (x->patient && !x->begun && x->sent_off == http_exchange_body_size(x)) {
+            x->moved_ns = now;
+            continue;
         }
         curl_off_t up = 0;
         curl_easy_getinfo(x->easy, CURLINFO_SIZE_UPLOAD_T, &up);

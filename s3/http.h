@@ -35,7 +35,8 @@ struct http_reply {
     int status; /* 0 = none came */
     bool stalled;  /* curl is CURLE_OPERATION_TIMEDOUT because no byte moved */
     bool overlong; /* err is -EBADMSG because the body was longer than the sink was to get */
-    bool sent;     /* the whole request was handed to the network: the server may have acted */
+    bool sent;     /* the whole request was handed to the network, perhaps more than once: the server
+                      may have acted, whatever failed thereafter */
     unsigned
         sends; /* how often: above 1, curl repeated it on a fresh connection after a dead one */
     uint64_t bytes;   /* body bytes given to the sink, or taken from the source */
@@ -57,6 +58,7 @@ struct http_exchange {
     const struct http_hooks *hooks;
     enum store_prio prio;
     uint64_t deadline_ns; /* mono, 0 = none */
+    bool patient; /* the server may work in silence once it has the request: no stall check then */
 
     const char *method;                /* static */
     char *url;                         /* owned */
@@ -73,7 +75,7 @@ struct http_exchange {
     /* private to the engine */
     int state;        /* its lock */
     bool cancelled;   /* its lock */
-    bool begun, full; /* engine thread, as all below */
+    bool begun, full, whole; /* engine thread, as all below; whole: all of the body was taken once */
     CURL *easy;
     uint64_t sent_off,
         received; /* bytes of the body taken from its source; of the reply, headers included */

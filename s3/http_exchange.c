@@ -58,7 +58,7 @@ void http_exchange_clear(struct http_exchange *x)
     x->source = NULL;
     x->sink = NULL;
     x->sink_off = x->sink_left = x->sent_off = x->received = x->moved = 0;
-    x->sink_stops = x->begun = x->full = false;
+    x->sink_stops = x->begun = x->full = x->whole = false;
 }
 
 /* curl's callbacks. All on the engine's thread; returning a short count ends the transfer, and
@@ -193,6 +193,7 @@ static size_t on_send(char *buf, size_t size, size_t count, void *data)
         memcpy(buf, x->body->str + x->sent_off, n);
     }
     x->sent_off += n;
+    x->whole = x->whole || x->sent_off == http_exchange_body_size(x);
     return n;
 }
 
@@ -242,6 +243,7 @@ static void set_connection(CURL *e, const struct http_params *p, const char *ca_
     curl_easy_setopt(e, CURLOPT_TCP_KEEPINTVL, 10L);
     curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS,
                      (long)(p->connect_timeout_ns / NSEC_PER_MSEC));
+    curl_easy_setopt(e, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L); /* a proxy's reply is not ours */
     curl_easy_setopt(e, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
     if (ca_file) {
         curl_easy_setopt(e, CURLOPT_CAINFO, ca_file);

@@ -28,6 +28,9 @@
 #include "base/timerq.h"
 #include "s3/errors.h"
 
+#define SLOWEST (64ULL << 10)            /* bytes a second: a body is given time for that */
+#define SERVER_WORK (600 * NSEC_PER_SEC) /* time for what a server does by itself */
+
 #define RANK_RETRY ((enum mutex_rank)(RANK_ENGINE - 6))
 
 enum op_state { OP_STARTING, OP_RUNNING, OP_DECIDING, OP_WAITING, OP_ENDED };
@@ -49,6 +52,9 @@ struct op {
     struct store_request inner;
     struct timer timer;
     uint64_t deadline;   /* constant */
+    uint64_t patience;   /* constant: from `alive` on; 0 = no end but the deadline */
+    uint64_t alive;      /* atomic: when a byte last moved, or it began */
+    uint64_t attempt_ns; /* when this attempt began */
     unsigned refs;       /* lock */
     enum op_state state; /* lock */
     unsigned attempt;    /* lock: counts submits */
@@ -123,6 +129,63 @@ static void op_finish_cancelled(struct op *op)
     op_finish(op, &res);
 }
 
+/* Time */
+
+/* A server works on it, without a word while it does. */
+static bool verb_is_work(enum store_verb v)
+{
+    return v == STORE_COPY || v == STORE_MPU_COPY_PART || v == STORE_MPU_COMPLETE;
+}
+
+static bool verb_sends(enum store_verb v)
+{
+    return v == STORE_PUT || v == STORE_MPU_PART;
+}
+
+/* Bytes that the request may move; a GET's may not be known. */
+static uint64_t body_size(const struct store_request *req)
+{
+    const struct store_range *want = &req->range;
+    if (verb_sends(req->verb))
+        return req->source.size;
+    if (req->verb != STORE_GET)
+        return 0;
+    uint64_t off = want->set ? want->off : 0;
+    uint64_t n = req->expect_size > off ? req->expect_size - off : STORE_PART_MAX;
+    return want->set && want->len ? MIN(want->len, STORE_OBJECT_MAX) : n;
+}
+
+static void time_init(struct op *op)
+{
+    const struct store_request *req = op->req;
+    uint64_t now = clock_mono_ns(), timeout = op->r->p.op_timeout_ns;
+    op->alive = now;
+    op->deadline = req->deadline_ns;
+    if (op->deadline)
+        return;
+    op->patience = timeout;
+    op->deadline = now + timeout + (verb_is_work(req->verb) ? SERVER_WORK : 0) +
+                   body_size(req) * (NSEC_PER_SEC / SLOWEST);
+}
+
+static void note_alive(struct op *op)
+{
+    __atomic_store_n(&op->alive, clock_mono_ns(), __ATOMIC_RELAXED);
+}
+
+/* When it is given up, unless bytes move. */
+static uint64_t patience_end(const struct op *op)
+{
+    uint64_t end = __atomic_load_n(&op->alive, __ATOMIC_RELAXED) + op->patience;
+    return op->patience ? MIN(op->deadline, end) : op->deadline;
+}
+
+/* The same for an attempt under way. */
+static uint64_t attempt_end(const struct op *op)
+{
+    return verb_is_work(op->req->verb) ? op->deadline : patience_end(op);
+}
+
 /* Backoff */
 
 /* xorshift64*: enough for jitter, and repeatable. */
@@ -153,8 +216,8 @@ static uint64_t backoff(struct op *op, uint64_t retry_after_ns)
 static bool op_wait(struct op *op, uint64_t retry_after_ns)
 {
     struct retry *r = op->r;
-    uint64_t delay = backoff(op, retry_after_ns), now = clock_mono_ns();
-    if (op->deadline <= now || delay >= op->deadline - now)
+    uint64_t delay = backoff(op, retry_after_ns), now = clock_mono_ns(), end = patience_end(op);
+    if (end <= now || delay >= end - now)
         return false;
     if (r->p.backoff)
         r->p.backoff(r->p.ctx, op->req, &delay);
@@ -178,9 +241,16 @@ static void timer_fired(void *arg)
         cancelled = op->cancelled;
         op->state = OP_DECIDING;
         timer_disarm_locked(op);
-    } else if (op->state == OP_RUNNING && now >= op->deadline && !op->late) {
-        op->late = true;
-        store_cancel(r->below, &op->inner);
+    } else if (op->state == OP_RUNNING && !op->late) {
+        uint64_t end = attempt_end(op);
+        if (now >= end) {
+            op->late = true;
+            store_cancel(r->below, &op->inner);
+        } else if (timerq_remove(r->timers, &op->timer)) { /* armed for the next attempt */
+            timerq_add(r->timers, &op->timer, end);
+        } else {
+            timer_arm_locked(op, end);
+        }
     }
     mutex_unlock(&r->lock);
     if (go && cancelled)
@@ -202,6 +272,7 @@ static int sink_write(void *ctx, uint64_t off, const void *buf, size_t n)
         op->sink_err = e;
     else
         op->delivered += n;
+    note_alive(op);
     return e;
 }
 
@@ -219,6 +290,13 @@ static void get_prepare(struct op *op)
         .len = want->set && want->len ? want->len - op->delivered : 0,
     };
     in->if_match = op->etag;
+}
+
+static ssize_t source_read(void *ctx, uint64_t off, void *buf, size_t n)
+{
+    struct op *op = ctx;
+    note_alive(op);
+    return op->req->source.read(op->req->source.ctx, off, buf, n);
 }
 
 /* After a failed attempt: remembers which version its bytes were of. */
@@ -381,6 +459,8 @@ static void attempt_done(struct store_request *inner)
         return;
     }
     op->unknown = op->unknown || outcome_unknown(op->req, res);
+    if (verb_is_work(op->req->verb)) /* what an attempt takes is no waiting */
+        op->alive += clock_mono_ns() - op->attempt_ns;
     if (cancelled) {
         op_finish_cancelled(op);
         return;
@@ -410,6 +490,9 @@ static void attempt_start(struct op *op)
     in->deadline_ns = op->deadline;
     if (in->verb == STORE_GET)
         get_prepare(op);
+    else if (verb_sends(in->verb) && in->source.read)
+        in->source = (struct store_source){source_read, op, in->source.size};
+    op->attempt_ns = clock_mono_ns();
 
     mutex_lock(&r->lock);
     op->state = OP_STARTING;
@@ -420,7 +503,7 @@ static void attempt_start(struct op *op)
     mutex_lock(&r->lock);
     if (op->attempt == attempt && op->state == OP_STARTING) {
         op->state = OP_RUNNING;
-        timer_arm_locked(op, op->deadline);
+        timer_arm_locked(op, attempt_end(op));
         if (op->cancelled)
             store_cancel(r->below, in);
     }
@@ -438,7 +521,7 @@ static void retry_submit(struct store *s, struct store_request *req)
     op->req = req;
     op->refs = 1;
     op->timer = (struct timer){.fn = timer_fired, .arg = op};
-    op->deadline = req->deadline_ns ? req->deadline_ns : clock_mono_ns() + r->p.op_timeout_ns;
+    time_init(op);
     mutex_lock(&r->lock);
     r->live++;
     req->layer = op;

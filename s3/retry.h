@@ -5,12 +5,20 @@
  * until the deadline. A GET that broke after k bytes resumes at byte k under If-Match of the first
  * reply's ETag. Only STORE_CLASS_RETRY is repeated; a conditional write with unknown outcome
  * comes back AMBIGUOUS at once.
+ *
+ * A request's own deadline holds as it is. One without ends with -ETIMEDOUT (or the last error when
+ * there is one)
+ *  - after op_timeout; or, when it carries a body (PUT, MPU_PART, GET), as soon as no byte of it has
+ *    moved for op_timeout, and at the latest after op_timeout and what the body takes at 64 KiB/s
+ *    (a GET to an unknown end: as for 5 GiB);
+ *  - COPY, MPU_COPY_PART, MPU_COMPLETE, where a server may work in silence, after op_timeout and ten
+ *    minutes; they are not repeated once op_timeout has passed between their attempts.
  */
 #pragma once
 #include "s3/store.h"
 
 struct store_retry_params {
-    uint64_t op_timeout_ns; /* deadline for requests that name none; 0 = 120 s. Past it: -ETIMEDOUT (or the last error when there is one) */
+    uint64_t op_timeout_ns; /* 0 = 120 s; see below */
     uint64_t base_ns;       /* first backoff's upper bound; 0 = 50 ms */
     uint64_t cap_ns;        /* largest backoff; 0 = 5 s */
     uint64_t seed;          /* of the jitter; 0 = random */

@@ -15,12 +15,16 @@
 #include "base/log.h"
 #include "s3/s3_op.h"
 
+#define PROBE_NAME ".mlopsfs-probe-"
+#define PROBE_NAME_MAX (sizeof PROBE_NAME + 36)
+
 struct probe {
     struct store *store;
     const char *bucket;
     char *a;      /* the key */
     char *etag;   /* of its object, once there is one */
     bool passing; /* something failed that may work later */
+    char refusal[48]; /* what the first request that is not permitted was answered; "" = none */
 };
 
 static ssize_t read_byte(void *ctx, uint64_t off, void *buf, size_t n)
@@ -45,6 +49,11 @@ static int run(struct probe *p, struct store_request *req)
     int r = store_run(p->store, req, NULL);
     if (r < 0 && (req->res.cls == STORE_CLASS_RETRY || req->res.cls == STORE_CLASS_AMBIGUOUS)) {
         p->passing = true;
+        log_debug("probing capabilities, for now: %s", req->res.detail);
+    }
+    if (r < 0 && req->res.cls == STORE_CLASS_AUTH && p->refusal[0] == '\0') {
+        const char *code = req->res.code;
+        g_strlcpy(p->refusal, *code ? code : g_strerror(-r), sizeof p->refusal);
     }
     return r;
 }
@@ -166,11 +175,23 @@ static void clean_up(struct probe *p)
     store_request_clear(&del);
 }
 
+static void warn_refused(const struct s3 *s3, const char *refusal)
+{
+    log_warning("not permitted to try out what the server can do (%s): what could not be tried of "
+                "conditional writes and copying by parts counts as missing; to change that, permit "
+                "putting, copying and deleting s3://%s/%s" PROBE_NAME "*",
+                refusal, s3->probe_bucket, s3->probe_prefix);
+}
+
 /* True when the answer may be kept. */
 static bool probe(struct s3 *s3, struct store_caps *ret)
 {
     *ret = (struct store_caps){0};
     if (s3->probe_bucket == NULL) {
+        return true;
+    }
+    if (strlen(s3->probe_prefix) + PROBE_NAME_MAX > STORE_KEY_MAX) {
+        log_debug("no room for the name of a probe: no capabilities");
         return true;
     }
     char id[37];
@@ -180,7 +201,7 @@ static bool probe(struct s3 *s3, struct store_caps *ret)
     struct probe p = {
         .store = &s3->store,
         .bucket = s3->probe_bucket,
-        .a = g_strconcat(".mlopsfs-probe-", id, NULL),
+        .a = g_strconcat(s3->probe_prefix, PROBE_NAME, id, NULL),
     };
     ret->put_if = probe_put(&p);
     if (ensure_object(&p)) {
@@ -191,6 +212,8 @@ static bool probe(struct s3 *s3, struct store_caps *ret)
     clean_up(&p);
     if (p.passing) {
         *ret = (struct store_caps){0};
+    } else if (p.refusal[0]) {
+        warn_refused(s3, p.refusal);
     }
     log_debug("capabilities: put_if=%d complete_if=%d copy_if=%d delete_if=%d copy_part=%d%s",
               ret->put_if, ret->complete_if, ret->copy_if, ret->delete_if, ret->copy_part,

@@ -27,7 +27,7 @@ struct s3 {
     enum s3_addressing addressing;
     bool on_aws;
     struct s3_credentials credentials;
-    char *probe_bucket;
+    char *probe_bucket, *probe_prefix;
 
     /* engine thread */
     GHashTable *regions; /* bucket → region, where it is not the default */

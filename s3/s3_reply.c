@@ -121,10 +121,19 @@ static void fail_status(struct s3_op *op, const struct s3_error *e)
     }
 }
 
+/* Whether a write that makes an object may have made it, although we cannot use the reply. */
+static bool maybe_made(const struct s3_op *op)
+{
+    const struct http_reply *r = &op->x.reply;
+    enum store_verb v = op->req->verb;
+    bool makes = v == STORE_PUT || v == STORE_COPY || v == STORE_MPU_COMPLETE;
+    return makes && ((op->conditional && r->sent) || (r->status >= 200 && r->status < 300));
+}
+
 /* The reply cannot be believed or understood. A write that needed it has an unknown outcome. */
 static void fail_reply(struct s3_op *op, const char *why)
 {
-    fail_why(op, -EBADMSG, op->conditional ? STORE_CLASS_AMBIGUOUS : STORE_CLASS_FATAL, why);
+    fail_why(op, -EBADMSG, maybe_made(op) ? STORE_CLASS_AMBIGUOUS : STORE_CLASS_FATAL, why);
     op->req->res.http_status = op->x.reply.status;
 }
 
@@ -132,7 +141,7 @@ static void fail_reply(struct s3_op *op, const char *why)
 static void fail_local(struct s3_op *op)
 {
     const struct http_reply *r = &op->x.reply;
-    enum store_class cls = op->conditional && r->sent ? STORE_CLASS_AMBIGUOUS : STORE_CLASS_FATAL;
+    enum store_class cls = maybe_made(op) ? STORE_CLASS_AMBIGUOUS : STORE_CLASS_FATAL;
     const char *why = "ended";
     if (op->why) {
         why = op->why;
@@ -171,6 +180,15 @@ static void fail_curl(struct s3_op *op)
     const struct http_reply *r = &op->x.reply;
     struct store_verdict v = store_classify(true_curl_code(r), r->status, NULL, op->req->verb,
                                             op->conditional && r->sent);
+    if (r->sent && v.cls != STORE_CLASS_OK) {
+        /* It reached the server on a connection that died; a second one did not come about. */
+        if (v.err == -ECONNREFUSED || v.err == -EHOSTUNREACH) {
+            v.err = -ECONNRESET;
+        }
+        if (op->conditional) {
+            v.cls = STORE_CLASS_AMBIGUOUS;
+        }
+    }
     const char *text = r->error[0] ? r->error : curl_easy_strerror((CURLcode)r->curl);
     g_autofree char *what =
         r->stalled ? g_strdup("no byte moved for too long")
@@ -269,6 +287,16 @@ static bool parse_content_range(const char *s, uint64_t *ret_first, uint64_t *re
     return first <= last && last < total && total <= G_MAXINT64;
 }
 
+static bool size_changed(const struct s3_op *op, uint64_t size)
+{
+    return op->req->expect_size && size != op->req->expect_size;
+}
+
+static int refuse_size(struct s3_op *op)
+{
+    return refuse(op, -ESTALE, STORE_CLASS_CONFLICT, "the object has another size than expected");
+}
+
 static int begin_partial(struct s3_op *op)
 {
     const struct store_range *asked = &op->req->range;
@@ -286,6 +314,9 @@ static int begin_partial(struct s3_op *op)
         return refuse(op, -EBADMSG, STORE_CLASS_FATAL,
                       "the server sent another range than asked for");
     }
+    if (size_changed(op, total)) {
+        return refuse_size(op);
+    }
     op->req->res.object.size = total;
     op->x.sink_left = want;
     return 0;
@@ -298,6 +329,9 @@ static int begin_whole(struct s3_op *op)
     if (!header_uint(&op->x.reply, "content-length", &size)) {
         return refuse(op, -EBADMSG, STORE_CLASS_FATAL,
                       "the reply does not say how long the object is");
+    }
+    if (size_changed(op, size)) {
+        return refuse_size(op);
     }
     op->req->res.object.size = size;
     op->x.sink_left = size;

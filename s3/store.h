@@ -139,6 +139,8 @@ struct store_request {
     uint64_t deadline_ns; /* mono; 0 = the retry layer's default */
     const char *bucket, *key;
     struct store_range range;          /* GET, MPU_COPY_PART. A GET wholly past the end: -ERANGE; partly past it: what there is */
+    uint64_t expect_size;              /* GET: the whole object's, 0 = not known. A server's reply of another size: -ESTALE,
+                                        * CONFLICT before any byte reaches the sink */
     const char *if_match;              /* ETag: GET, HEAD, PUT, DELETE, MPU_COMPLETE. PUT on an absent key: CONFLICT */
     bool if_none_match;                /* "*": only if the key is absent: PUT, MPU_COMPLETE */
     struct store_source source;

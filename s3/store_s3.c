@@ -52,6 +52,8 @@ static void s3_submit(struct store *s, struct store_request *req)
     op->x.hooks = &hooks;
     op->x.prio = req->prio;
     op->x.deadline_ns = req->deadline_ns;
+    op->x.patient = req->verb == STORE_COPY || req->verb == STORE_MPU_COPY_PART ||
+                    req->verb == STORE_MPU_COMPLETE;
     mutex_lock(&s3->lock);
     req->layer = op;
     http_submit(s3->http, &op->x);
@@ -242,6 +244,7 @@ static void s3_free(struct s3 *s3)
     g_free(s3->aws_suffix);
     g_free(s3->region);
     g_free(s3->probe_bucket);
+    g_free(s3->probe_prefix);
     g_free(s3);
 }
 
@@ -264,6 +267,7 @@ int store_s3_new(const struct store_s3_params *p, struct store **ret)
     s3->store.ops = &ops;
     s3->addressing = p->addressing;
     s3->probe_bucket = g_strdup(p->probe_bucket);
+    s3->probe_prefix = g_strdup(p->probe_prefix ? p->probe_prefix : "");
     s3->regions = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
     if (p->caps) {
         s3->caps = *p->caps;

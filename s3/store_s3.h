@@ -2,8 +2,8 @@
  *
  * store_s3: a store on an S3-compatible server over HTTP(S). One engine thread drives libcurl's
  * multi interface; request bodies are sent UNSIGNED-PAYLOAD under SigV4. Capabilities are probed
- * once, on the first store_get_caps(), with small objects under the key prefix ".mlopsfs-probe-"
- * that it removes, unless `caps` is given; where probing is not permitted, none are assumed.
+ * once, on the first store_get_caps(), with small objects whose keys are probe_prefix,
+ * ".mlopsfs-probe-" and a UUID, and that it removes, unless `caps` is given; where probing is not permitted, none are assumed.
  */
 #pragma once
 #include "s3/credentials.h"
@@ -18,10 +18,12 @@ struct store_s3_params {
     const struct s3_credentials *credentials; /* copied; anonymous when it says so */
     const char *ca_file;  /* NULL = the system's CAs */
     const char *probe_bucket; /* bucket in which capabilities may be probed; NULL = none: conservative caps */
+    const char *probe_prefix; /* begins the probes' keys; NULL = "" */
     const struct store_caps *caps; /* override; NULL = probe */
     unsigned connections; /* at most this many at once; 0 = 32 */
     uint64_t connect_timeout_ns; /* 0 = 10 s */
-    uint64_t stall_timeout_ns;   /* no byte either way for so long ends an attempt as RETRY; 0 = 30 s */
+    uint64_t stall_timeout_ns;   /* no byte either way for so long ends an attempt as RETRY, but not
+                                * while a server copies or completes; 0 = 30 s */
 };
 
 /* 0; -EINVAL for a malformed endpoint, ca_file … (logged). Does not talk to the server. */

@@ -26,6 +26,8 @@ MIB = 1 << 20
 PIECE = 16 * MIB
 TMP, SHM = os.environ.get("BENCH_TMP", ""), os.environ.get("BENCH_SHM", "")
 PEERS = ("s3fs", "rclone")
+MEMORY = 256 * MIB  # the option's default; what stands in MLOPSFS_OPTIONS wins
+MEMORY_OVER = 50 * MIB  # code, stacks, and what is no cache
 
 
 class Store:
@@ -132,11 +134,15 @@ class Mount:
         self.log = open("%s/%s.log" % (TMP, self.name), "ab")
         argv, env = self.command()
         self.process = subprocess.Popen(argv, env={**os.environ, **env}, stdout=self.log, stderr=self.log, stdin=subprocess.DEVNULL)
-        while not self.is_mounted():
-            if self.process.poll() is not None:
-                raise RuntimeError("%s does not mount: %s" % (self.name, open(self.log.name, errors="replace").read()[-500:]))
-            breath()
-        os.listdir(self.mnt)
+        try:
+            while not self.is_mounted():
+                if self.process.poll() is not None:
+                    raise RuntimeError("%s does not mount: %s" % (self.name, open(self.log.name, errors="replace").read()[-500:]))
+                breath()
+            os.listdir(self.mnt)
+        except BaseException:
+            self.down()
+            raise
         drop_caches()
 
     def is_mounted(self):
@@ -365,7 +371,7 @@ def arguments():
     p.add_argument("--rounds", type=int, default=int(os.environ.get("N", "3")), help="of which the median counts (3; or N=)")
     p.add_argument("--only", help="contenders, separated by commas: mlopsfs, s3fs, rclone, curl, boto3")
     p.add_argument("--work", default="read,write", help="read,write")
-    p.add_argument("--check", action="store_true", help="fail unless mlopsfs is 1.2 times as fast as the better peer, with less CPU")
+    p.add_argument("--check", action="store_true", help="fail unless mlopsfs is 1.2 times as fast as the better of s3fs and rclone, with less CPU, and keeps to its memory")
     return p.parse_args()
 
 
@@ -458,14 +464,33 @@ def report(args, rows):
             print("%-22s mlopsfs is %.2f times as fast as %s, with %.2f times the CPU of the thriftier peer" % ("", *found))
 
 
-def verdict(rows):
-    bad = 0
-    for work in ("read", "write"):
-        found = ratio(rows, work)
-        if found and (found[0] < 1.2 or found[2] >= 1):
-            print("bench: %s: %.2f times the speed, %.2f times the CPU" % (work, found[0], found[2]), file=sys.stderr)
-            bad = 1
-    return bad
+def memory_limit():
+    memory = MEMORY
+    for o in os.environ.get("MLOPSFS_OPTIONS", "").replace(",", " ").split():
+        if o.startswith("memory="):
+            memory = parse_size(o.partition("=")[2])
+    return memory + MEMORY_OVER
+
+
+def verdict(args, rows):
+    """1 when something is not as it should be, or was not measured."""
+    bad = []
+    for work in args.work.split(","):
+        absent = [n for n in ("mlopsfs", *PEERS) if "mb_s" not in rows.get((work, n), {})]
+        if absent:
+            bad.append("%s: %s not measured, so nothing is known" % (work, " and ".join(absent)))
+            continue
+        speed, peer, cpu = ratio(rows, work)
+        peak = max(c["peak"] for c in rows[work, "mlopsfs"]["cells"])
+        if speed < 1.2:
+            bad.append("%s: %.2f times as fast as %s, less than 1.2" % (work, speed, peer))
+        if cpu >= 1:
+            bad.append("%s: %.2f times the CPU of the thriftier peer" % (work, cpu))
+        if peak > memory_limit():
+            bad.append("%s: a peak of %.0f MiB, more than %.0f" % (work, peak / MIB, memory_limit() / MIB))
+    for line in bad:
+        print("bench: " + line, file=sys.stderr)
+    return 1 if bad else 0
 
 
 def main():
@@ -494,7 +519,8 @@ def main():
             json.dump({**facts, "rows": list(rows.values())}, f, indent=1)
             f.write("\n")
     wrong = any(not r.get("right", True) or r["failed"] for r in rows.values())
-    return 1 if wrong else verdict(rows) if args.check else 0
+    bad = verdict(args, rows) if args.check else 0
+    return 1 if wrong or bad else 0
 
 
 if __name__ == "__main__":

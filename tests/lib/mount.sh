@@ -14,6 +14,7 @@
 #   mnt_kill              kill -9 for the daemon; the dead mount stays
 #   mnt_pid               the daemon's process
 #   mnt_status NAME       the value of a line of `mlopsfs status` ("requests GET", "staged", …)
+#   mnt_sum NAME          the sum of the lines NAME VERB n of `mlopsfs status` (NAME: requests or errors)
 #   mnt_peak              the daemon's peak resident memory, bytes
 #   needs_mount           skips the script in plain mode
 #   needs_foreign         skips it unless another client can reach the bucket (not on local)
@@ -120,6 +121,7 @@ mnt_pid() { echo "$mnt_daemon"; }
 mnt_status() {
     "$MLOPSFS_BIN" status "$MNT" 2>/dev/null | sed -n "s/^ *$1:* \{1,\}//p" | head -n 1
 }
+mnt_sum() { "$MLOPSFS_BIN" status "$MNT" 2>/dev/null | awk -v n="$1" '$1 == n { sum += $3 } END { print sum + 0 }'; }
 mnt_peak() { awk '/^VmHWM/ { print $2 * 1024 }' "/proc/$mnt_daemon/status"; }
 clear() { find "$MNT" -mindepth 1 -delete; }
 drop_caches() { sync "$MNT" 2>/dev/null; { echo 3 >/proc/sys/vm/drop_caches; } 2>/dev/null || :; }

@@ -18,17 +18,13 @@
 # s3_head KEY, s3_rm KEY, s3_ls [PREFIX] (keys, one a line), s3_sha KEY, s3_exists KEY, s3_etag KEY, s3_buckets.
 
 server_pids=()
-MLOPSFS_TOOLS=${MLOPSFS_TOOLS:-$HOME/.cache/mlopsfs-tools}
+# Where scripts/deps puts them.
+MLOPSFS_TOOLS=${MLOPSFS_TOOLS:-${HOME:-$(getent passwd "$(id -u)" | cut -d: -f6)}/.cache/mlopsfs-tools}
 
-# Prints the path of a program among the tools of the tests.
+# Prints the path of a program among the tools of the tests, else in PATH.
 tool() {
-    local d
-    for d in "$MLOPSFS_TOOLS/bin" /tmp/go/bin; do
-        [ -x "$d/$1" ] && { echo "$d/$1"; return 0; }
-    done
-    command -v "$1"
+    if [ -x "$MLOPSFS_TOOLS/bin/$1" ]; then echo "$MLOPSFS_TOOLS/bin/$1"; else command -v "$1"; fi
 }
-toxiproxy_server() { tool toxiproxy-server || tool server; }
 
 free_port() {
     python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
@@ -119,7 +115,7 @@ start_versitygw() {
 }
 start_toxiproxy() {
     local bin port try pid
-    bin=$(toxiproxy_server) || skip_all "no toxiproxy"
+    bin=$(tool toxiproxy-server) || skip_all "no toxiproxy"
     for try in 1 2 3; do
         port=$(free_port)
         "$bin" -host 127.0.0.1 -port "$port" >>"$T/toxiproxy.log" 2>&1 &
@@ -171,11 +167,11 @@ s3_encode() {
     done
     printf '%s\n' "$out"
 }
-# s3_curl PATH[?QUERY] CURL-OPTION…; the path is URL-encoded, the query's names in order.
+# s3_curl PATH[?QUERY] CURL-OPTION…; the path is URL-encoded, the query's names in order. S3_MAX_TIME: seconds at most (20).
 s3_curl() {
     local path=$1
     shift
-    curl -sS --path-as-is ${S3_CURL_CA:+--cacert "$S3_CURL_CA"} --retry 3 --max-time 20 -H 'x-amz-content-sha256: UNSIGNED-PAYLOAD' "$@" \
+    curl -sS --path-as-is ${S3_CURL_CA:+--cacert "$S3_CURL_CA"} --retry 3 --max-time "${S3_MAX_TIME:-20}" -H 'x-amz-content-sha256: UNSIGNED-PAYLOAD' "$@" \
         -K - "$S3_ENDPOINT/$path" <<CONF
 user = "$S3_ACCESS_KEY:$S3_SECRET_KEY"
 aws-sigv4 = "aws:amz:us-east-1:s3"

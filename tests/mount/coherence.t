@@ -104,15 +104,47 @@ if [ $rc != 0 ]; then like "$(cat "$T/err")" "Stale file handle|No such file" "t
 fi
 errno_is ENOENT "and it is not there any more" cat "$MNT/obj"
 
-# Both write.
+# Both write: where the server honours If-Match, theirs stays and our close says so.
 printf base >"$T/small"
 s3_put both "$T/small"
-exec {fd}<>"$MNT/both"
-printf ours >&"$fd"
+cat >"$T/both.py" <<'PY'
+import os, sys
+f = os.open(sys.argv[1], os.O_RDWR)
+os.write(f, b"ours")
+print("open", flush=True)
+sys.stdin.readline()
+try:
+    os.close(f)
+except OSError as e:
+    sys.exit("close: %s" % os.strerror(e.errno))
+PY
+python3 "$T/both.py" "$MNT/both" <"$T/go" >"$T/both.out" 2>"$T/both.err" &
+both=$!
+exec {go}>"$T/go"
+wait_until 30 grep -q open "$T/both.out"
 s3_text both theirs
-exec {fd}>&- 2>/dev/null
-diag "both wrote: the object is now '$(s3_get both)', listed: $(s3_ls both | tr '\n' ' ')"
-like "$(s3_get both)" "^(theirs|ours)$" "the object is one of both, whole"
+exec {go}>&-
+wait $both
+rc=$?
+diag "both wrote: close returned $rc ($(<"$T/both.err")), the object is '$(s3_get both)', listed: $(s3_ls both | tr '\n' ' ')"
+if [[ $("$MLOPSFS_BIN" status "$MNT") == *" put_if"* ]]; then
+    is "$rc:$(wc -l <"$T/both.err")" 1:1 "our close fails"
+    like "$(<"$T/both.err")" "^close: " "by an error of close"
+    is "$(s3_get both)" theirs "and the object is theirs"
+    is "$(s3_ls both)" both "nothing else was left beside it"
+    is "$(cat "$MNT/both")" ours "what was written here is not lost yet: it can be read here"
+    "$MLOPSFS_BIN" umount "$MNT" >"$T/out" 2>&1
+    like "$?:$(<"$T/out")" "^5:.*both: " "so umount refuses, and names it"
+    cmd_ok "it can be saved" cp "$MNT/both" "$MNT/saved"
+    is "$(s3_get saved):$(s3_get both)" ours:theirs "under another name"
+    cmd_ok "and given up" rm "$MNT/both"
+    s3_text both theirs
+    cmd_ok "nothing waits any more" "$MLOPSFS_BIN" sync "$MNT"
+    is "$(cat "$MNT/both")" theirs "theirs is what is seen here"
+else
+    like "$(s3_get both)" "^(theirs|ours)$" "the object is one of both, whole"
+fi
+if [ "$MLOPSFS_STORE" = minio ]; then like "$("$MLOPSFS_BIN" status "$MNT")" "capabilities.* put_if" "MinIO honours If-Match"; fi
 cmd_ok "the mount goes on" bash -c "echo fine >'$MNT/after' && [ \"\$(cat '$MNT/after')\" = fine ]"
 s3_text shared one
 is "$(cat "$MNT/shared")" one "theirs"

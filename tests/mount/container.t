@@ -29,20 +29,27 @@ is "$(run localhost/mlopsfs-test:1 /bin/sh -c 'sha256sum /data/big' 2>/dev/null 
 cmd_ok "writes" run localhost/mlopsfs-test:1 /bin/sh -c 'echo inside >/data/new && mkdir /data/d && cp /data/big /data/d/copy && mv /data/d /data/e && rm /data/file'
 is "$(cat "$MNT/new"):$(sha "$MNT/e/copy"):$(ls "$MNT" | tr '\n' ' ')" "inside:$(gen_sha 3 30000000):big e new " "what it wrote is there"
 [ -z "$MLOPSFS_PLAIN" ] || done_testing
-# While it reads: it holds the file open until it is told to go on.
-mkfifo "$T/go"
-run -i localhost/mlopsfs-test:1 /bin/sh -c 'exec 3</data/big; head -c 10 <&3 >/dev/null; echo open; cat >/dev/null; sha256sum /data/big' <"$T/go" >"$T/reader" 2>/dev/null &
+# While it reads: over and over, until it is told to stop; each round says what it has read.
+mkdir "$T/talk"
+run -v "$T/talk:/talk" localhost/mlopsfs-test:1 /bin/sh -c 'exec 3</data/big; until [ -e /talk/stop ]; do sha256sum /data/big; done; sha256sum <&3' >"$T/reader" 2>"$T/reader.err" &
 reader=$!
-exec {go}>"$T/go"
-wait_until 60 grep -q open "$T/reader"
-ok $? "a container reads"
-"$MLOPSFS_BIN" umount "$MNT" >"$T/out" 2>"$T/err"
-is "$?" 4 "umount while it reads fails busy: $(<"$T/err")"
-exec {go}>&-
+rounds() { sed -n 's/ .*//; /^[0-9a-f]\{64\}$/p' "$T/reader" | wc -l; }
+beyond() { [ "$(rounds)" -gt "$1" ] || tap_gone $reader; }
+wait_until 60 beyond 1
+cmd_ok "a container reads, $(rounds) rounds so far" [ "$(rounds)" -gt 1 ]
+for i in 1 2 3; do
+    n=$(rounds)
+    "$MLOPSFS_BIN" umount "$MNT" >"$T/out" 2>"$T/err"
+    is "$?" 4 "umount while it reads, try $i, fails busy: $(<"$T/err")"
+    wait_until 60 beyond $((n + 1))
+    cmd_ok "it reads on" [ "$(rounds)" -gt $((n + 1)) ]
+done
+cmd_ok "so does the host" cmp <(gen 3 30000000) "$MNT/big"
+: >"$T/talk/stop"
 wait_until 60 tap_gone $reader
 wait $reader
-is "$(sed -n 's/ .*//;/^[0-9a-f]\{64\}$/p' "$T/reader")" "$(gen_sha 3 30000000)" "it reads on, all of it"
-cmd_ok "so does the host" cmp <(gen 3 30000000) "$MNT/big"
+ok $? "it ends well: $(tail -n 1 "$T/reader.err")"
+is "$(sed 's/ .*//' "$T/reader" | sort -u)" "$(gen_sha 3 30000000)" "every round has read all of it, and so has the handle that was open all the time"
 unused() { ! fuser -sm "$MNT"; }
 wait_until 30 unused
 cmd_ok "when it has ended, umount works" mnt_down

@@ -147,6 +147,47 @@ static void test_anonymous(struct fixture *f, gconstpointer data)
     g_assert_null(strstr(lower, "authorization"));
 }
 
+/* A bucket that is a DNS label is part of the host, any other of the path; both are signed as they are sent. */
+static void test_virtual_host(struct fixture *f, gconstpointer data)
+{
+    char access[] = "AKID", secret[] = SECRET;
+    const struct s3_credentials c = {.access_key = access, .secret_key = secret};
+    const char *port = strrchr(liar_url(f->liar), ':');
+    /* *.localhost is loopback, without asking a name server */
+    g_autofree char *endpoint = g_strconcat("http://localhost", port, NULL);
+    const struct store_s3_params p = {.endpoint = endpoint,
+                                      .credentials = &c,
+                                      .addressing = S3_ADDRESSING_VIRTUAL,
+                                      .connections = 1};
+    static const struct {
+        enum store_verb verb;
+        const char *bucket, *key, *line, *host;
+    } rows[] = {
+        {STORE_HEAD, "bucket", "dir/k", "HEAD /dir/k HTTP/1.1", "bucket.localhost"},
+        {STORE_PUT, "buck-3t", "a b", "PUT /a%20b HTTP/1.1", "buck-3t.localhost"},
+        {STORE_BUCKET_CREATE, "bucket", NULL, "PUT / HTTP/1.1", "bucket.localhost"},
+        {STORE_HEAD, "bucket", "bucket", "HEAD /bucket HTTP/1.1", "bucket.localhost"},
+        {STORE_HEAD, "with.dot", "k", "HEAD /with.dot/k HTTP/1.1", "localhost"},
+        {STORE_HEAD, "UPPER", "k", "HEAD /UPPER/k HTTP/1.1", "localhost"},
+    };
+    struct store *store;
+    g_assert_cmpint(store_s3_new(&p, &store), ==, 0);
+    for (guint i = 0; i < G_N_ELEMENTS(rows); i++) {
+        struct store_request req = {
+            .verb = rows[i].verb, .bucket = rows[i].bucket, .key = rows[i].key};
+        liar_say(f->liar, 200, ETAG, "");
+        g_assert_cmpint(store_run(store, &req, NULL), ==, 0);
+        store_request_clear(&req);
+        g_autofree char *q = liar_request(f->liar, i);
+        g_autofree char *line = g_strndup(q, strcspn(q, "\r"));
+        g_assert_cmpstr(line, ==, rows[i].line);
+        g_autofree char *host = g_strdup_printf("\r\nHost: %s%s\r\n", rows[i].host, port);
+        g_assert_nonnull(strstr(q, host));
+        g_assert_nonnull(strstr(q, "SignedHeaders=host;"));
+    }
+    store_free(store);
+}
+
 static void test_params(struct fixture *f, gconstpointer data)
 {
     static const char *const endpoints[] = {
@@ -203,6 +244,7 @@ int main(int argc, char **argv)
     CASE("header-injection", test_header_injection);
     CASE("detail", test_detail);
     CASE("anonymous", test_anonymous);
+    CASE("virtual-host", test_virtual_host);
     CASE("params", test_params);
     CASE("caps-given", test_caps_given);
     return g_test_run();
