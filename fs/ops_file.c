@@ -90,6 +90,23 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
         handle_free(handle_of(fi));
 }
 
+/* Whoever replaces all of a file that could not be committed, because of someone else's version, means that one too. */
+static int truncate_all(struct call *c, struct inode *i, struct cache_file *f)
+{
+    g_autofree char *bucket = NULL, *key = NULL;
+    int r = 0;
+
+    if (cache_file_failed(f)) {
+        r = inode_key(i, &bucket, &key);
+        if (r == 0)
+            r = cache_file_retarget(f, bucket, key, "*", c->cancel);
+    }
+    if (r == 0)
+        r = cache_file_truncate(f, 0, c->cancel);
+    ns_written(i);
+    return r;
+}
+
 void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     struct call c;
@@ -110,10 +127,8 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         return;
     }
     handle_new(c.fs, i, f, fi);
-    if (fi->flags & O_TRUNC) {
-        r = cache_file_truncate(f, 0, c.cancel);
-        ns_written(i);
-    }
+    if (fi->flags & O_TRUNC)
+        r = truncate_all(&c, i, f);
     if (r < 0)
         reply_err(&c, r);
     if (r < 0 || !reply_open(&c, fi))
