@@ -34,10 +34,16 @@ struct commit {
     int err;               /* the file's lock: of the first part that failed */
     enum store_class cls;  /* the file's lock: its class */
 
+    struct multi *multi;     /* while its upload is completed */
+    struct attempt *attempt; /* the request that was made last; NULL */
+    bool unconditional;      /* the server refuses conditions */
+
     /* what it came to */
     struct store_object now;
     bool stream_completed; /* the stream's upload became the object, with its headers */
-    bool stream_lost;      /* the server does not know the upload any more */
+    bool stream_lost;      /* the server does not know the upload any more, or must forget it */
+    bool parts_invalid;    /* it does, but not all of its parts */
+    bool late;             /* an earlier attempt's: gen, staged_end, data_dirty are that one's */
     bool nothing;          /* there was nothing to do */
 };
 

@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "base/workq.h"
 #include "cache/commit.h"
+#include "cache/outcome.h"
 #include "cache/reader.h"
 #include "cache/stream.h"
 
@@ -254,6 +255,7 @@ static void install_locked(struct commit *c, struct file_base *base)
     f->headers_dirty = f->headers_gen > c->gen || !headers_equal(&c->now.headers, &c->headers);
     f->moved = false;
     stream_detach_locked(f, c->stream_completed);
+    outcome_forget_locked(f);
 }
 
 /* Content that nobody refers to any more lives on in no staging. */
@@ -320,18 +322,27 @@ static void commit_succeeded(struct commit *c)
 }
 
 /* True when the commit should be tried again at once. */
-static bool commit_failed(struct commit *c, int err)
+static bool commit_failed(struct commit *c, int err, bool *distrusted)
 {
     struct cache_file *f = c->file;
     mutex_lock(&f->lock);
-    stream_unseal_locked(f);
+    /* An upload that may have become the object takes no part before that is known. */
+    bool open = f->stream && outcome_open_locked(f, stream_uuid(f->stream));
+    if (open)
+        f->spilled = true; /* what finds staging full asks for the next commit */
+    else
+        stream_unseal_locked(f);
     /* Bytes that only the upload has keep it; else the next commit may as well start afresh. */
     bool punched = extents_has(f->map, 0, UINT64_MAX, EXTENT_PUNCHED);
+    c->stream_lost = c->stream_lost || (c->parts_invalid && !punched);
+    if (c->parts_invalid)
+        stream_distrust_locked(f);
     bool useless = c->stream && (c->stream_lost || err == -ESTALE || !stream_upload_id(c->stream) ||
                                  f->emptied_gen > c->gen);
     if (useless && !punched)
-        stream_detach_locked(f, c->stream_lost);
-    bool again = c->stream_lost && !punched;
+        stream_detach_locked(f, false);
+    bool again = !punched ? c->stream_lost : c->parts_invalid && !*distrusted;
+    *distrusted = *distrusted || c->parts_invalid;
     if (!again) {
         f->err_seq++;
         f->failed_gen = c->gen;
@@ -356,6 +367,7 @@ static bool commit_failed(struct commit *c, int err)
 
 static void commit_once(struct cache_file *f)
 {
+    bool distrusted = false;
     for (bool again = true; again;) {
         struct commit c = {.file = f, .cache = f->cache};
         mutex_lock(&f->lock);
@@ -368,7 +380,7 @@ static void commit_once(struct cache_file *f)
         if (r == 0)
             commit_succeeded(&c);
         else
-            again = commit_failed(&c, r);
+            again = commit_failed(&c, r, &distrusted);
         commit_clear(&c);
     }
 }

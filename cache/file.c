@@ -129,6 +129,8 @@ static void file_free(struct cache_file *f)
     staging_unref(f->staging);
     file_base_unref(f->base);
     store_headers_clear(&f->headers);
+    if (f->attempts)
+        g_ptr_array_unref(f->attempts);
     g_free(f->bucket);
     g_free(f->key);
     g_free(f->expect);

@@ -93,6 +93,7 @@ struct cache_file {
 
     enum commit_state commit;
     uint64_t sealed_gen; /* while RUNNING */
+    GPtrArray *attempts; /* outcome.c: changed by the running commit alone; NULL: none */
     GQueue waiters;      /* struct waiter* */
     uint64_t failed_gen; /* generation of the last commit that failed; 0 = none */
     uint64_t err_seq;    /* rises with every failed commit */

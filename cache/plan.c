@@ -14,7 +14,7 @@
 
 #include "cache/extents.h"
 
-#define PARTS_PER_STEP 1000
+#define PARTS_PER_STEP 1000u
 
 void plan_limits_init(struct plan_limits *l, uint64_t part_size, uint64_t fetch_max)
 {
@@ -27,6 +27,9 @@ void plan_limits_init(struct plan_limits *l, uint64_t part_size, uint64_t fetch_
         .fetch_max = MAX(fetch_max, 2 * STORE_PART_MIN),
         .parts_max = STORE_PARTS_MAX,
     };
+    for (unsigned n = 1; n <= l->parts_max; n += PARTS_PER_STEP)
+        l->size_max += plan_part_size(l, n) * MIN(l->parts_max - n + 1, PARTS_PER_STEP);
+    l->size_max = MIN(l->size_max, STORE_OBJECT_MAX);
 }
 
 uint64_t plan_part_size(const struct plan_limits *l, unsigned number)

@@ -25,6 +25,7 @@ struct plan_limits {
     uint64_t copy_max;  /* most bytes of one COPY or COPY_PART */
     uint64_t fetch_max; /* most bytes of the base that one part may have to fetch; ≥ 2 × part_min */
     unsigned parts_max;
+    uint64_t size_max; /* what the schedule can hold; an object's most, at most */
 };
 
 /* S3's limits. part_size 0: PLAN_PART_SIZE. */

@@ -4,24 +4,21 @@
  * What is sealed in the commit is constant; what parts come to is under the file's lock.
  *
  * The object appears by one conditional request (PUT, COPY or COMPLETE): if the key is as we know
- * it. Its outcome may be unknown (AMBIGUOUS), or be a conflict with our own earlier attempt; then a
- * HEAD tells, by the commit's UUID among the metadata, whether the object is this commit's.
+ * it. What that came to is outcome.c's.
  */
 #include <assert.h>
 #include <errno.h>
 #include <string.h>
 
-#include "base/clock.h"
 #include "base/log.h"
 #include "base/workq.h"
 #include "cache/commit.h"
+#include "cache/outcome.h"
 #include "cache/reader.h"
 #include "cache/stream.h"
 #include "cache/upload.h"
 
 #define FETCH_CHUNK (1U << 20)
-/* So often an unknown outcome is asked about, and the request made again. */
-#define ATTEMPTS 6
 
 static int run(struct commit *c, struct store_request *req)
 {
@@ -29,93 +26,20 @@ static int run(struct commit *c, struct store_request *req)
     return store_run(c->cache->store, req, NULL);
 }
 
-/* ---- conditions ---- */
-
 static bool guarded(const struct commit *c)
 {
     return g_strcmp0(c->expect, "*") != 0;
 }
 
-static void set_condition(const struct commit *c, struct store_request *req, bool can)
+/* Sent even where the server is not known to look: it does no harm there. */
+static void set_condition(const struct commit *c, struct store_request *req)
 {
-    if (!can || !guarded(c))
+    if (c->unconditional || !guarded(c))
         return;
     if (c->expect)
         req->if_match = c->expect;
     else
         req->if_none_match = true;
-}
-
-/* For servers without the condition: asks before. It can still be overtaken. */
-static int check_before(struct commit *c)
-{
-    if (!guarded(c))
-        return 0;
-    _cleanup_request_ struct store_request head = {
-        .verb = STORE_HEAD, .bucket = c->bucket, .key = c->key};
-    int r = run(c, &head);
-    if (r == -ENOENT)
-        return c->expect ? -ESTALE : 0;
-    if (r < 0)
-        return r;
-    return g_strcmp0(head.res.object.etag, c->expect) == 0 ? 0 : -ESTALE;
-}
-
-/* 1: the object is this commit's, and c->now is set; 0: it is not; -errno. */
-static int ask(struct commit *c, const char *uuid)
-{
-    _cleanup_request_ struct store_request head = {
-        .verb = STORE_HEAD, .bucket = c->bucket, .key = c->key};
-    int r = run(c, &head);
-    if (r == -ENOENT)
-        return 0;
-    if (r < 0)
-        return r;
-    const char *got = store_headers_get_meta(&head.res.object.headers, COMMIT_META);
-    if (g_strcmp0(got, uuid) != 0)
-        return 0;
-    store_object_clear(&c->now);
-    store_object_copy(&c->now, &head.res.object);
-    return 1;
-}
-
-static void succeed(struct commit *c, const struct store_request *req,
-                    const struct store_headers *headers)
-{
-    store_object_clear(&c->now);
-    store_object_copy(&c->now, &req->res.object);
-    c->now.size = extents_size(c->map);
-    if (c->now.mtime_ns == 0)
-        c->now.mtime_ns = clock_real_ns();
-    store_headers_clear(&c->now.headers);
-    store_headers_copy(&c->now.headers, headers);
-}
-
-/* What a failed attempt to make the object appear means: 0 it did appear; -EAGAIN try again; else
- * the error. */
-static int settle(struct commit *c, const struct store_request *req, const char *uuid,
-                  const struct store_headers *headers)
-{
-    int err = req->res.err;
-    log_debug("commit of %s/%s: %s", c->bucket, c->key, req->res.detail);
-    bool gone = req->verb == STORE_MPU_COMPLETE && err == -ENOENT;
-    if (req->res.cls != STORE_CLASS_AMBIGUOUS && req->res.cls != STORE_CLASS_CONFLICT && !gone)
-        return err;
-    int r = ask(c, uuid);
-    if (r < 0)
-        return r;
-    if (r > 0) { /* a server may add headers of its own: ours are what we sent */
-        store_headers_clear(&c->now.headers);
-        store_headers_copy(&c->now.headers, headers);
-        return 0;
-    }
-    if (req->res.cls == STORE_CLASS_AMBIGUOUS)
-        return -EAGAIN;
-    if (gone) {
-        c->stream_lost = true;
-        return -EIO;
-    }
-    return -ESTALE;
 }
 
 /* ---- bytes ---- */
@@ -221,56 +145,54 @@ static void upload_end(struct commit *c, struct upload *u)
 
 /* ---- PUT and COPY ---- */
 
-static int publish_put(struct commit *c)
+static int put_once(struct commit *c)
 {
-    int r = c->caps.put_if ? 0 : check_before(c);
-    for (int i = 0; r == 0 && i < ATTEMPTS; i++) {
-        struct upload u = {
-            .req = {.verb = STORE_PUT, .bucket = c->bucket, .key = c->key, .headers = &c->headers}};
-        set_condition(c, &u.req, c->caps.put_if);
-        r = set_body(c, &u, 0, extents_size(c->map));
-        if (r < 0)
-            return r;
-        r = upload_run(c->cache->uploads, &u);
-        if (r == 0)
-            succeed(c, &u.req, &c->headers);
-        else
-            r = settle(c, &u.req, c->uuid, &c->headers);
-        upload_end(c, &u);
-        if (r != -EAGAIN)
-            return r;
-        r = 0;
-    }
-    return r < 0 ? r : -EIO;
+    struct upload u = {
+        .req = {.verb = STORE_PUT, .bucket = c->bucket, .key = c->key, .headers = &c->headers}};
+    set_condition(c, &u.req);
+    int r = set_body(c, &u, 0, extents_size(c->map));
+    if (r < 0)
+        return r == -EAGAIN ? -EIO : r;
+    outcome_begin(c, c->uuid, &c->headers);
+    upload_run(c->cache->uploads, &u);
+    r = outcome_end(c, &u.req);
+    upload_end(c, &u);
+    return r;
 }
 
-static int publish_copy(struct commit *c)
+static int copy_once(struct commit *c)
 {
-    bool conditional = c->moved && c->caps.copy_if;
-    int r = c->moved && !conditional ? check_before(c) : 0;
-    for (int i = 0; r == 0 && i < ATTEMPTS; i++) {
-        struct upload u = {.req = {.verb = STORE_COPY,
-                                   .bucket = c->bucket,
-                                   .key = c->key,
-                                   .headers = &c->headers,
-                                   .replace_headers = true,
-                                   .from_bucket = c->base->bucket,
-                                   .from_key = c->base->key,
-                                   .from_if_match = c->base->object.etag}};
-        set_condition(c, &u.req, conditional);
-        r = upload_run(c->cache->uploads, &u);
-        if (r == 0)
-            succeed(c, &u.req, &c->headers);
-        else if (r == -ENOENT && u.req.res.cls != STORE_CLASS_CONFLICT)
-            r = -ESTALE; /* the base is gone */
-        else
-            r = settle(c, &u.req, c->uuid, &c->headers);
-        upload_clear(&u);
-        if (r != -EAGAIN)
-            return r;
-        r = 0;
+    struct upload u = {.req = {.verb = STORE_COPY,
+                               .bucket = c->bucket,
+                               .key = c->key,
+                               .headers = &c->headers,
+                               .replace_headers = true,
+                               .from_bucket = c->base->bucket,
+                               .from_key = c->base->key,
+                               .from_if_match = c->base->object.etag}};
+    if (c->moved && c->caps.copy_if)
+        set_condition(c, &u.req);
+    outcome_begin(c, c->uuid, &c->headers);
+    int r = upload_run(c->cache->uploads, &u);
+    if (r == -ENOENT && u.req.res.cls != STORE_CLASS_CONFLICT)
+        r = -ESTALE; /* the base is gone */
+    else
+        r = outcome_end(c, &u.req);
+    upload_clear(&u);
+    return r;
+}
+
+/* Makes the request `once` until its outcome is known. */
+static int insist(struct commit *c, bool server_looks, int (*once)(struct commit *c))
+{
+    int r = -EAGAIN;
+    for (unsigned i = 0; r == -EAGAIN && i < OUTCOME_ATTEMPTS; i++) {
+        int ready = outcome_ready(c, i, server_looks);
+        if (ready != 0)
+            return MIN(ready, 0);
+        r = once(c);
     }
-    return r < 0 ? r : -EIO;
+    return r == -EAGAIN ? -EIO : r;
 }
 
 /* ---- multipart ---- */
@@ -398,31 +320,22 @@ static int pieces_run(struct multi *m)
     return r < 0 ? r : c->err < 0 ? part_error(c) : 0;
 }
 
-static int complete(struct multi *m)
+static int complete_once(struct commit *c)
 {
-    struct commit *c = m->commit;
-    int r = c->caps.complete_if ? 0 : check_before(c);
+    struct multi *m = c->multi;
     g_autofree struct store_part *parts = g_new0(struct store_part, m->n);
     for (unsigned i = 0; i < m->n; i++)
         parts[i] = m->pieces[i].part; /* ETags stay the pieces' */
-    for (int i = 0; r == 0 && i < ATTEMPTS; i++) {
-        _cleanup_request_ struct store_request req = {.verb = STORE_MPU_COMPLETE,
-                                                      .bucket = c->bucket,
-                                                      .key = c->key,
-                                                      .upload_id = m->upload_id,
-                                                      .parts = parts,
-                                                      .n_parts = m->n};
-        set_condition(c, &req, c->caps.complete_if);
-        r = run(c, &req);
-        if (r == 0)
-            succeed(c, &req, m->headers);
-        else
-            r = settle(c, &req, m->uuid, m->headers);
-        if (r != -EAGAIN)
-            return r;
-        r = 0;
-    }
-    return r < 0 ? r : -EIO;
+    _cleanup_request_ struct store_request req = {.verb = STORE_MPU_COMPLETE,
+                                                  .bucket = c->bucket,
+                                                  .key = c->key,
+                                                  .upload_id = m->upload_id,
+                                                  .parts = parts,
+                                                  .n_parts = m->n};
+    set_condition(c, &req);
+    outcome_begin(c, m->uuid, m->headers);
+    run(c, &req);
+    return outcome_end(c, &req);
 }
 
 static int create(struct multi *m)
@@ -462,27 +375,26 @@ static int publish_multipart(struct commit *c)
     if (r == 0) {
         m.pieces = g_new0(struct piece, m.n);
         r = pieces_run(&m);
+        c->multi = &m;
         if (r == 0)
-            r = complete(&m);
-        if (r < 0 && own)
+            r = insist(c, c->caps.complete_if, complete_once);
+        c->multi = NULL;
+        if (own && (r < 0 || c->late))
             abort_own(&m);
         for (unsigned i = 0; i < m.n; i++)
             g_free(m.pieces[i].part.etag);
         g_free(m.pieces);
     }
     if (own)
-        c->stream_lost = false; /* it was about our own upload */
-    c->stream_completed = r == 0 && !own;
+        c->stream_lost = c->parts_invalid = false; /* it was about our own upload */
     store_request_clear(&m.create);
     return r;
 }
 
 /* ---- the plan ---- */
 
-int publish(struct commit *c)
+static int publish_planned(struct commit *c)
 {
-    store_get_caps(c->cache->store, &c->caps);
-    store_headers_set_meta(&c->headers, COMMIT_META, c->uuid);
     struct plan_input in = {
         .map = c->map,
         .has_base = c->base != NULL,
@@ -503,11 +415,23 @@ int publish(struct commit *c)
         c->nothing = true;
         return 0;
     case PLAN_COPY:
-        return publish_copy(c);
+        return insist(c, !c->moved || c->caps.copy_if, copy_once);
     case PLAN_PUT:
-        return publish_put(c);
+        return insist(c, c->caps.put_if, put_once);
     case PLAN_MULTIPART:
         return publish_multipart(c);
     }
     return -EINVAL;
+}
+
+int publish(struct commit *c)
+{
+    int r = outcome_settle_earlier(c);
+    if (r != 0)
+        return MIN(r, 0);
+    store_get_caps(c->cache->store, &c->caps);
+    store_headers_set_meta(&c->headers, COMMIT_META, c->uuid);
+    r = publish_planned(c);
+    outcome_close(c, r);
+    return r;
 }

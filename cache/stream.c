@@ -373,6 +373,14 @@ void stream_unseal_locked(struct cache_file *f)
         f->stream->sealed = false;
 }
 
+void stream_distrust_locked(struct cache_file *f)
+{
+    for (unsigned i = 0; f->stream && i < f->stream->parts->len; i++) {
+        struct part *part = f->stream->parts->pdata[i];
+        part->stale = part->stale || !part->punched;
+    }
+}
+
 int stream_error(const struct stream *s)
 {
     return s ? s->err : 0;

@@ -32,6 +32,8 @@ void stream_detach_locked(struct cache_file *f, bool completed);
 /* For the committer. Sealed: nothing is submitted or punched until unsealed. */
 void stream_seal_locked(struct cache_file *f);
 void stream_unseal_locked(struct cache_file *f);
+/* Some part is not what the server says it was: those that are still staged go up again. */
+void stream_distrust_locked(struct cache_file *f);
 bool stream_idle_locked(const struct stream *s);   /* no request under way */
 int stream_error(const struct stream *s);          /* of its last failed request; 0 */
 const char *stream_upload_id(const struct stream *s); /* NULL: there is none */

@@ -103,12 +103,19 @@ static int fill_locked(struct cache_file *f, uint64_t off, uint64_t src, const v
     return 0;
 }
 
+/* An object that was larger before may stay so. */
+static uint64_t size_max_locked(struct cache_file *f)
+{
+    return MAX(f->cache->limits.size_max, extents_size(f->map));
+}
+
 static int write_locked(struct cache_file *f, const void *buf, size_t n, uint64_t off, bool append,
                         struct cancel *cancel)
 {
     for (;;) {
         uint64_t at = append ? extents_size(f->map) : off, src;
-        if (n > STORE_OBJECT_MAX || at > STORE_OBJECT_MAX - n)
+        uint64_t max = size_max_locked(f);
+        if (n > max || at > max - n)
             return -EFBIG;
         int r;
         if (extents_has(f->map, at, n, EXTENT_PUNCHED)) {
@@ -179,7 +186,7 @@ static void truncate_to_locked(struct cache_file *f, uint64_t size)
 
 static int truncate_locked(struct cache_file *f, uint64_t size, struct cancel *cancel)
 {
-    if (size > STORE_OBJECT_MAX)
+    if (size > size_max_locked(f))
         return -EFBIG;
     /* A part cannot be cut where only the server has it. */
     while (size > 0 && size < extents_size(f->map) &&

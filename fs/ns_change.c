@@ -322,6 +322,21 @@ int ns_delete_object(struct fs *fs, const char *bucket, const char *key, struct 
     return r == -ENOENT ? 0 : r;
 }
 
+int ns_delete_known(struct fs *fs, const char *bucket, const char *key, const char *etag, struct cancel *cancel)
+{
+    _cleanup_request_ struct store_request q = {.verb = STORE_HEAD, .prio = STORE_PRIO_META, .bucket = bucket, .key = key};
+    int r = store_run(fs->store, &q, cancel);
+
+    if (r == -ENOENT)
+        return 0;
+    if (r < 0)
+        return r;
+    if (g_strcmp0(q.res.object.etag, etag) == 0)
+        return ns_delete_object(fs, bucket, key, cancel);
+    log_warning("s3://%s/%s was changed by someone else and stays; only what was written here is gone", bucket, key);
+    return 0;
+}
+
 int ns_orphan(struct inode *i, struct cancel *cancel)
 {
     struct cache_file *f = NULL;
@@ -379,11 +394,22 @@ void ns_discard(struct inode *i)
     ns_mark_unlinked(i);
 }
 
+static void forget_listing(struct inode *dir)
+{
+    struct listing *l;
+
+    mutex_lock(&dir->lock);
+    l = g_steal_pointer(&dir->listing);
+    mutex_unlock(&dir->lock);
+    listing_unref(l);
+}
+
 int ns_unlink(struct fs *fs, struct inode *dir, const char *name, struct cancel *cancel)
 {
     g_autofree char *bucket = NULL, *key = NULL;
     _cleanup_inode_ struct inode *i = NULL;
-    bool in_bucket;
+    g_autofree char *etag = NULL;
+    bool in_bucket, failed;
     int r = ns_lookup(fs, dir, name, cancel, &i);
 
     if (r < 0)
@@ -395,13 +421,15 @@ int ns_unlink(struct fs *fs, struct inode *dir, const char *name, struct cancel 
         return r;
     mutex_lock(&i->lock);
     in_bucket = i->etag || i->file; /* of a file of ours a commit may be under way */
+    failed = i->file && cache_file_failed(i->file);
+    etag = g_strdup(i->etag);
     mutex_unlock(&i->lock);
     r = ns_orphan(i, cancel);
     if (r < 0)
         return r;
     r = ns_keep_directory(fs, dir, key, cancel);
     if (r == 0 && in_bucket)
-        r = ns_delete_object(fs, bucket, key, cancel);
+        r = failed ? ns_delete_known(fs, bucket, key, etag, cancel) : ns_delete_object(fs, bucket, key, cancel);
     if (r < 0) {
         ns_abandon(i);
         return r;
@@ -409,6 +437,8 @@ int ns_unlink(struct fs *fs, struct inode *dir, const char *name, struct cancel 
     ns_mark_unlinked(i);
     ns_note(dir, name, NULL);
     ns_touch_dir(dir);
+    if (failed)
+        forget_listing(dir); /* the name may be there still, as someone else's */
     (void)catalog_forget(fs->catalog, bucket, key);
     return 0;
 }

@@ -10,6 +10,9 @@ int ns_put_small(struct fs *fs, const char *bucket, const char *key, const char 
                  struct cancel *cancel, struct store_object *ret);
 /* Deletes the object; one that is absent is deleted. */
 int ns_delete_object(struct fs *fs, const char *bucket, const char *key, struct cancel *cancel);
+/* The same for a file of ours that could not be committed, perhaps because of someone else's version, which then stays. etag: the version
+ * that we know; NULL = none. */
+int ns_delete_known(struct fs *fs, const char *bucket, const char *key, const char *etag, struct cancel *cancel);
 /* The inode's name is about to go: nothing uncommitted of it may come back; open handles go on reading,
  * from staging, where that has room for what they need. */
 int ns_orphan(struct inode *i, struct cancel *cancel);

@@ -130,6 +130,10 @@ static void conn_serve(struct liar *l, struct conn *c)
             send_all(c->fd, s.reply, strlen(s.reply));
         }
         g_free(s.reply);
+        if (s.deaf && l->fd >= 0) {
+            close(l->fd);
+            l->fd = -1;
+        }
         if (s.close) {
             conn_close(c);
             return;
@@ -187,7 +191,7 @@ static void *run(void *arg)
                 conn_read(l, &l->conns[i]);
             }
         }
-        if (p[1].revents) {
+        if (p[1].revents && l->fd >= 0) {
             accept_one(l);
         }
     }
@@ -249,7 +253,9 @@ void liar_free(struct liar *l)
     for (guint i = 0; i < l->steps->len; i++) {
         g_free(g_array_index(l->steps, struct liar_step, i).reply);
     }
-    close(l->fd);
+    if (l->fd >= 0) {
+        close(l->fd);
+    }
     close(l->wake[0]);
     close(l->wake[1]);
     g_array_unref(l->steps);

@@ -18,6 +18,7 @@ struct liar_step {
     bool hang;           /* never reply, keep the connection */
     bool early;          /* do not wait for the request's body */
     bool stay;           /* the step serves any number of requests */
+    bool deaf;           /* nobody listens from here on */
     struct cancel *fire; /* when the request has come */
 };
 

@@ -164,6 +164,122 @@ static void test_deadline_passed_down(void)
     rig_fini(&rig);
 }
 
+/* What a request without a deadline gets: time for its body, or for the server's own work. */
+struct allowance {
+    enum store_verb verb;
+    uint64_t size, expect_size;
+    struct store_range range;
+    uint64_t extra_s;
+    uint64_t before; /* the clock at the submission */
+};
+
+static enum fake_action check_allowance(struct rig *rig, unsigned n, struct store_request *req,
+                                        uint64_t *cut)
+{
+    const struct allowance *a = rig->arg;
+    uint64_t all = 120 * NSEC_PER_SEC + a->extra_s * NSEC_PER_SEC;
+    g_assert_cmpuint(req->deadline_ns, >=, a->before + all);
+    g_assert_cmpuint(req->deadline_ns, <=, clock_mono_ns() + all);
+    store_result_fail(&req->res, -EPERM, STORE_CLASS_FATAL, NULL, "seen");
+    return FAKE_FAIL;
+}
+
+static ssize_t no_read(void *ctx, uint64_t off, void *buf, size_t n)
+{
+    return -EIO;
+}
+
+static int no_write(void *ctx, uint64_t off, const void *buf, size_t n)
+{
+    return -EIO;
+}
+
+static struct store_request any_request(enum store_verb verb, uint64_t size)
+{
+    static char etag[] = "e";
+    static const struct store_part part = {.number = 1, .size = 1, .etag = etag};
+    return (struct store_request){
+        .verb = verb,
+        .bucket = "b",
+        .key = "k",
+        .from_bucket = "b",
+        .from_key = "f",
+        .upload_id = "u",
+        .part_number = 1,
+        .parts = &part,
+        .n_parts = 1,
+        .source = {.read = no_read, .size = size},
+        .sink = {.write = no_write},
+    };
+}
+
+static void test_deadline_by_size(void)
+{
+    struct allowance rows[] = {
+        {STORE_HEAD},
+        {STORE_PUT, .size = 64 << 10, .extra_s = 1},
+        {STORE_MPU_PART, .size = 256 << 20, .extra_s = 4096},
+        {STORE_MPU_PART, .size = STORE_PART_MAX, .extra_s = 81920},
+        {STORE_GET, .range = {.off = 1 << 20, .len = 1 << 20, .set = true}, .extra_s = 16},
+        {STORE_GET, .range = {.off = 1 << 20, .set = true}, .expect_size = 3 << 20, .extra_s = 32},
+        {STORE_GET, .expect_size = 1 << 20, .extra_s = 16},
+        {STORE_GET, .extra_s = 81920},
+        {STORE_COPY, .extra_s = 600},
+        {STORE_MPU_COPY_PART, .extra_s = 600},
+        {STORE_MPU_COMPLETE, .extra_s = 600},
+    };
+    struct rig rig;
+    rig_init(&rig, check_allowance);
+    for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
+        _cleanup_request_ struct store_request req = any_request(rows[i].verb, rows[i].size);
+        req.range = rows[i].range;
+        req.expect_size = rows[i].expect_size;
+        rig.arg = &rows[i];
+        rows[i].before = clock_mono_ns();
+        g_assert_cmpint(store_run(rig.store, &req, NULL), ==, -EPERM);
+    }
+    rig_fini(&rig);
+}
+
+static enum fake_action hold(struct rig *rig, unsigned n, struct store_request *req, uint64_t *cut)
+{
+    return FAKE_HOLD;
+}
+
+/* Time for a body is there for bytes that move: with none, it ends after op_timeout. */
+static void test_deadline_nothing_moves(void)
+{
+    static const enum store_verb verbs[] = {STORE_PUT, STORE_MPU_PART, STORE_GET};
+    static const struct store_retry_params p = {.op_timeout_ns = 5 * NSEC_PER_MSEC};
+    for (size_t i = 0; i < G_N_ELEMENTS(verbs); i++) {
+        struct rig rig;
+        rig_init_with(&rig, hold, 1, p);
+        _cleanup_request_ struct store_request req = any_request(verbs[i], STORE_PART_MAX);
+        g_assert_cmpint(store_run(rig.store, &req, NULL), ==, -ETIMEDOUT);
+        g_assert_cmpint(req.res.cls, ==, STORE_CLASS_RETRY);
+        rig_fini(&rig);
+    }
+}
+
+/* A server that refuses a copy at once is not asked for ten minutes. */
+static enum fake_action refuse_long(struct rig *rig, unsigned n, struct store_request *req,
+                                    uint64_t *cut)
+{
+    rig_fail_503(req);
+    req->res.retry_after_ns = 130 * NSEC_PER_SEC;
+    return FAKE_FAIL;
+}
+
+static void test_deadline_work_refused(void)
+{
+    struct rig rig;
+    rig_init(&rig, refuse_long);
+    _cleanup_request_ struct store_request req = any_request(STORE_COPY, 0);
+    g_assert_cmpint(store_run(rig.store, &req, NULL), ==, -EAGAIN);
+    g_assert_cmpuint(rig.waits, ==, 0);
+    rig_fini(&rig);
+}
+
 static enum fake_action always_503(struct rig *rig, unsigned n, struct store_request *req,
                                    uint64_t *cut)
 {
@@ -388,6 +504,9 @@ int main(int argc, char **argv)
     g_test_add_func("/retry/backoff", test_backoff);
     g_test_add_func("/retry/retry-after", test_retry_after);
     g_test_add_func("/retry/deadline/passed-down", test_deadline_passed_down);
+    g_test_add_func("/retry/deadline/by-size", test_deadline_by_size);
+    g_test_add_func("/retry/deadline/nothing-moves", test_deadline_nothing_moves);
+    g_test_add_func("/retry/deadline/work-refused", test_deadline_work_refused);
     g_test_add_func("/retry/deadline/failing", test_deadline_while_failing);
     g_test_add_func("/retry/deadline/running", test_deadline_while_running);
     g_test_add_func("/retry/put", test_put_repeated);

@@ -367,6 +367,43 @@ static void test_floors(struct fixture *f, gconstpointer data)
     }
 }
 
+/* A server that copies or completes may be silent for longer than the stall limit, a GET not. */
+static void test_silent_work(struct fixture *f, gconstpointer data)
+{
+    static const enum store_verb verbs[] = {STORE_COPY, STORE_MPU_COPY_PART, STORE_MPU_COMPLETE};
+    char etag[] = "e";
+    const struct store_part part = {.number = 1, .size = 1, .etag = etag};
+    struct store *s = open_store(liar_url(f->liar), 8, 50 * NSEC_PER_MSEC, NULL);
+    struct store_request work[3], get = request(STORE_GET, 0);
+    struct flock_of all;
+    flock_init(&all);
+    liar_add(f->liar, (struct liar_step){.hang = true, .stay = true});
+    for (int i = 0; i < 3; i++) {
+        work[i] = request(verbs[i], 0);
+        work[i].from_bucket = work[i].from_key = work[i].upload_id = "x";
+        work[i].part_number = 1;
+        work[i].parts = &part;
+        work[i].n_parts = 1;
+        flock_submit(&all, s, &work[i]);
+    }
+    liar_wait_requests(f->liar, 3);
+    /* Each began before the GET, and with the GET's time theirs would be over. */
+    expect(s, &get, NULL, -ETIMEDOUT, STORE_CLASS_RETRY);
+    mutex_lock(&all.lock);
+    g_assert_cmpuint(all.done, ==, 0);
+    mutex_unlock(&all.lock);
+    for (int i = 0; i < 3; i++) {
+        store_cancel(s, &work[i]);
+    }
+    flock_wait(&all, 3);
+    for (int i = 0; i < 3; i++) {
+        g_assert_cmpint(work[i].res.err, ==, -ECANCELED);
+        store_request_clear(&work[i]);
+    }
+    flock_fini(&all);
+    store_free(s);
+}
+
 static void test_not_http(struct fixture *f, gconstpointer data)
 {
     static const char *const replies[] = {"SSH-2.0-OpenSSH_9.2\r\n", "\r\n\r\n", "HTTP/1.1\r\n\r\n",
@@ -399,8 +436,21 @@ struct tls_server {
     SSL_CTX *ctx;
     int fd, port;
     unsigned connections;
+    bool proxy; /* is asked to CONNECT first */
     pthread_t thread;
 };
+
+static void proxy_talk(int fd)
+{
+    static const char yes[] = "HTTP/1.1 200 Connection established\r\nX-Proxy: yes\r\n\r\n";
+    g_autoptr(GString) head = g_string_new(NULL);
+    char c;
+    while (!g_str_has_suffix(head->str, "\r\n\r\n") && recv(fd, &c, 1, 0) == 1) {
+        g_string_append_c(head, c);
+    }
+    g_assert_true(g_str_has_prefix(head->str, "CONNECT s3.test:443 "));
+    g_assert_cmpint(send(fd, yes, sizeof yes - 1, MSG_NOSIGNAL), ==, sizeof yes - 1);
+}
 
 static void tls_talk(struct tls_server *t, int fd)
 {
@@ -422,6 +472,9 @@ static void *tls_run(void *arg)
     for (unsigned i = 0; i < t->connections; i++) {
         int fd = accept(t->fd, NULL, NULL);
         g_assert_cmpint(fd, >=, 0);
+        if (t->proxy) {
+            proxy_talk(fd);
+        }
         tls_talk(t, fd);
         close(fd);
     }
@@ -520,6 +573,37 @@ static void test_tls(void)
     EVP_PKEY_free(key);
 }
 
+/* What the proxy says is not taken for the server's reply. */
+static void test_tls_by_proxy(void)
+{
+    g_autofree char *dir = g_dir_make_tmp("mlopsfs-proxy-XXXXXX", NULL);
+    g_autofree char *ca_file = g_build_filename(dir, "ca.pem", NULL);
+    EVP_PKEY *ca_key = EVP_EC_gen("P-256"), *key = EVP_EC_gen("P-256");
+    X509 *ca = make_cert(ca_key, "test CA", NULL, NULL, NULL);
+    X509 *cert = make_cert(key, "s3", ca, ca_key, "DNS:s3.test");
+    write_pem(ca_file, ca);
+    struct tls_server t = {.ctx = SSL_CTX_new(TLS_server_method()), .connections = 1, .proxy = true};
+    g_assert_cmpint(SSL_CTX_use_certificate(t.ctx, cert), ==, 1);
+    g_assert_cmpint(SSL_CTX_use_PrivateKey(t.ctx, key), ==, 1);
+    t.fd = liar_listen(&t.port);
+    g_autofree char *proxy = g_strdup_printf("http://127.0.0.1:%d", t.port);
+    g_unsetenv("no_proxy");
+    g_unsetenv("NO_PROXY");
+    g_setenv("https_proxy", proxy, TRUE);
+    g_assert_cmpint(thread_start(&t.thread, "tls", tls_run, &t), ==, 0);
+    tls_get("https://s3.test", ca_file, 0, STORE_CLASS_OK);
+    pthread_join(t.thread, NULL);
+    g_unsetenv("https_proxy");
+    close(t.fd);
+    SSL_CTX_free(t.ctx);
+    g_unlink(ca_file);
+    g_rmdir(dir);
+    X509_free(ca);
+    X509_free(cert);
+    EVP_PKEY_free(ca_key);
+    EVP_PKEY_free(key);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -535,7 +619,9 @@ int main(int argc, char **argv)
     CASE("cancel", test_cancel);
     CASE("cancel-race", test_cancel_race);
     CASE("floors", test_floors);
+    CASE("silent-work", test_silent_work);
     CASE("not-http", test_not_http);
     g_test_add_func("/store-s3-net/tls", test_tls);
+    g_test_add_func("/store-s3-net/tls-by-proxy", test_tls_by_proxy);
     return g_test_run();
 }

@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * store_s3 in doubt: writes that may have happened, objects of another size than expected, and
+ * capabilities that cannot be tried out. The server is the lying one of tests/lib.
+ */
+#include <glib/gstdio.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "tests/lib/store_s3_fixture.h"
+
+/* A write whose reply says that it worked and is of no use otherwise. */
+static void test_useless_reply(struct fixture *f, gconstpointer data)
+{
+    static const struct {
+        enum store_verb verb;
+        const char *headers, *body;
+        enum store_class cls;
+    } rows[] = {
+        {STORE_PUT, "", "", STORE_CLASS_AMBIGUOUS},
+        {STORE_COPY, "", "<html>", STORE_CLASS_AMBIGUOUS},
+        {STORE_MPU_COMPLETE, "", "", STORE_CLASS_AMBIGUOUS},
+        {STORE_MPU_PART, "", "", STORE_CLASS_FATAL}, /* made no object */
+        {STORE_MPU_COPY_PART, "", "<html>", STORE_CLASS_FATAL},
+    };
+    const struct store_part parts[] = {{.number = 1, .size = 1, .etag = (char[]){"e"}}};
+    for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
+        liar_say(f->liar, 200, rows[i].headers, rows[i].body);
+        expect(RUN(.verb = rows[i].verb, .key = "k", .upload_id = "u", .part_number = 1,
+                   .from_bucket = "b", .from_key = "f", .parts = parts, .n_parts = 1),
+               -EBADMSG, rows[i].cls);
+    }
+}
+
+/* The server takes a request on a connection that it knows, hangs up, and is gone. */
+static void test_gone_after_request(struct fixture *f, gconstpointer data)
+{
+    static const struct {
+        uint64_t size;
+        bool conditional;
+        enum store_class cls;
+    } rows[] = {{0, true, STORE_CLASS_AMBIGUOUS},
+                {1000, true, STORE_CLASS_AMBIGUOUS},
+                {1000, false, STORE_CLASS_RETRY}};
+    for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
+        struct fixture g = {0};
+        setup(&g, NULL);
+        liar_say(g.liar, 200, ETAG, "");
+        expect(run(&g, (struct store_request){.verb = STORE_HEAD, .key = "k"}), 0, STORE_CLASS_OK);
+        liar_add(g.liar, (struct liar_step){.deaf = true, .close = true});
+        const struct store_result *r = run(&g, (struct store_request){
+                                                   .verb = STORE_PUT,
+                                                   .key = "k",
+                                                   .source.size = rows[i].size,
+                                                   .if_none_match = rows[i].conditional,
+                                               });
+        expect(r, -ECONNRESET, rows[i].cls);
+        g_assert_cmpuint(liar_requests(g.liar), ==, 2);
+        teardown(&g, NULL);
+    }
+}
+
+static void test_size(struct fixture *f, gconstpointer data)
+{
+    static const char part[] = ETAG "Content-Range: bytes 5-14/30\r\n";
+    struct store_request get = {.verb = STORE_GET,
+                                .key = "k",
+                                .range = {.off = 5, .len = 10, .set = true},
+                                .expect_size = 20};
+    liar_say(f->liar, 206, part, "0123456789");
+    expect(run(f, get), -ESTALE, STORE_CLASS_CONFLICT);
+    g_assert_cmpuint(f->sunk.got->len, ==, 0);
+    get.expect_size = 30;
+    liar_say(f->liar, 206, part, "0123456789");
+    expect(run(f, get), 0, STORE_CLASS_OK);
+    g_assert_cmpstr(f->sunk.got->str, ==, "0123456789");
+    get.range = (struct store_range){0};
+    get.expect_size = 11;
+    liar_say(f->liar, 200, ETAG, "0123456789");
+    expect(run(f, get), -ESTALE, STORE_CLASS_CONFLICT);
+    g_assert_cmpuint(f->sunk.got->len, ==, 0);
+    get.expect_size = 10;
+    liar_say(f->liar, 200, ETAG, "0123456789");
+    expect(run(f, get), 0, STORE_CLASS_OK);
+}
+
+/* Capabilities */
+
+static struct store *open_probing(struct fixture *f, const char *prefix)
+{
+    char access[] = "AKID", secret[] = SECRET;
+    const struct s3_credentials c = {.access_key = access, .secret_key = secret};
+    const struct store_s3_params p = {.endpoint = liar_url(f->liar),
+                                      .credentials = &c,
+                                      .probe_bucket = "b",
+                                      .probe_prefix = prefix,
+                                      .connections = 1};
+    struct store *s;
+    g_assert_cmpint(store_s3_new(&p, &s), ==, 0);
+    return s;
+}
+
+static void expect_none(struct store *s)
+{
+    struct store_caps c;
+    store_get_caps(s, &c);
+    g_assert_false(c.put_if || c.complete_if || c.copy_if || c.delete_if || c.copy_part);
+}
+
+static unsigned logged(const char *path, const char *what)
+{
+    g_autofree char *text = NULL;
+    g_assert_true(g_file_get_contents(path, &text, NULL, NULL));
+    unsigned n = 0;
+    for (const char *at = text; (at = strstr(at, what)); at++) {
+        n++;
+    }
+    return n;
+}
+
+static void test_probe_refused(struct fixture *f, gconstpointer log)
+{
+    struct store *s = open_probing(f, "dir/");
+    liar_add(f->liar, (struct liar_step){
+                          .stay = true,
+                          .reply = liar_reply(403, "", "<Error><Code>AccessDenied</Code></Error>"),
+                      });
+    expect_none(s);
+    unsigned n = liar_requests(f->liar);
+    for (unsigned i = 0; i < n; i++) {
+        g_autofree char *q = liar_request(f->liar, i);
+        g_assert_nonnull(strstr(q, " /b/dir/.mlopsfs-probe-"));
+    }
+    expect_none(s);
+    g_assert_cmpuint(liar_requests(f->liar), ==, n); /* known for good */
+    g_assert_cmpuint(logged(log, "not permitted to try out"), ==, 1);
+    g_assert_cmpuint(logged(log, "s3://b/dir/.mlopsfs-probe-*"), ==, 1);
+    store_free(s);
+}
+
+static void test_probe_fails(struct fixture *f, gconstpointer log)
+{
+    struct store *s = open_probing(f, NULL);
+    liar_add(f->liar, (struct liar_step){
+                          .stay = true,
+                          .reply = liar_reply(503, "", "<Error><Code>SlowDown</Code></Error>"),
+                      });
+    unsigned warnings = logged(log, "not permitted");
+    expect_none(s);
+    unsigned n = liar_requests(f->liar);
+    g_assert_cmpuint(logged(log, "503 SlowDown"), >, 0);
+    g_assert_cmpuint(logged(log, "not permitted"), ==, warnings);
+    expect_none(s);
+    g_assert_cmpuint(liar_requests(f->liar), >, n); /* asked anew */
+    store_free(s);
+}
+
+/* No key is left for a probe. */
+static void test_probe_long(struct fixture *f, gconstpointer log)
+{
+    g_autofree char *prefix = g_strnfill(STORE_KEY_MAX - 20, 'p');
+    struct store *s = open_probing(f, prefix);
+    expect_none(s);
+    g_assert_cmpuint(liar_requests(f->liar), ==, 0);
+    store_free(s);
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    g_autofree char *dir = g_dir_make_tmp("mlopsfs-doubt-XXXXXX", NULL);
+    g_autofree char *log = g_build_filename(dir, "log", NULL);
+    g_assert_cmpint(log_to_file(log), ==, 0);
+    log_set_level(LOG_DEBUG);
+#define CASE(name, fn) g_test_add("/store-s3-doubt/" name, struct fixture, log, setup, fn, teardown)
+    CASE("useless-reply", test_useless_reply);
+    CASE("gone-after-request", test_gone_after_request);
+    CASE("size", test_size);
+    CASE("probe-refused", test_probe_refused);
+    CASE("probe-fails", test_probe_fails);
+    CASE("probe-long", test_probe_long);
+    int r = g_test_run();
+    g_unlink(log);
+    g_rmdir(dir);
+    return r;
+}
