@@ -229,7 +229,10 @@ static void test_retarget_stream(void)
     g_free(fake_store_put(w->fake, "b", "k3", all, 3 * PART));
     _cleanup_object_ struct store_object moved = {0};
     g_bytes_unref(fake_store_get(w->fake, "b", "k3", &moved));
-    cache_file_rebase(f, "b", "k3", &moved);
+    _cleanup_object_ struct store_object from = {0};
+    g_bytes_unref(fake_store_get(w->fake, "b", "k2", &from));
+    g_assert_cmpint(cache_file_rebase(f, "other", "b", "k3", &moved), ==, -EAGAIN);
+    g_assert_cmpint(cache_file_rebase(f, from.etag, "b", "k3", &moved), ==, 0);
     fake_store_delete(w->fake, "b", "k2");
     g_assert_false(cache_file_dirty(f));
     uint8_t got[10];

@@ -177,7 +177,7 @@ diag "at most $most requests and $most_bytes bytes for an ffprobe of $size bytes
 is "$wrong" "" "$many ffprobes, each in a new mount, know the duration"
 cmd_ok "a request or more was counted" [ "$most" -ge 1 ]
 cmd_ok "one costs at most 8 requests of all kinds" [ "$most" -le 8 ]
-cmd_ok "and an eighth of the bytes" [ "$most_bytes" -le $((size / 8)) ]
+cmd_ok "and a fifth of the bytes" [ "$most_bytes" -le $((size / 5)) ]
 mnt_again
 
 if foreign; then
