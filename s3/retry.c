@@ -165,7 +165,7 @@ static void time_init(struct op *op)
         return;
     op->patience = timeout;
     op->deadline = now + timeout + (verb_is_work(req->verb) ? SERVER_WORK : 0) +
-                   body_size(req) * (NSEC_PER_SEC / SLOWEST);
+                   body_size(req) * (NSEC_PER_SEC >> 9) / (SLOWEST >> 9);
 }
 
 static void note_alive(struct op *op)
