@@ -63,7 +63,8 @@ const struct config_option config_options[] = {
     {"connections", "Server", CONFIG_UNSIGNED, AT(connections), "32", .min = 1, .max = 1024,
      .help = "Connections to the server at most."},
     {"op_timeout", "Server", CONFIG_DURATION, AT(op_timeout_ns), "120s", .min = SECOND, .max = DAY,
-     .help = "How long one operation is tried, retries included, before it fails."},
+     .help = "How long an operation goes on, retries included, while nothing moves, before it fails. A copy or completion by the server "
+             "gets ten minutes more."},
     {"allow_bucket_ops", "Server", CONFIG_BOOL, AT(allow_bucket_ops), "off",
      .help = "Where every bucket is a directory (s3://): mkdir and rmdir at the top create and delete buckets."},
 

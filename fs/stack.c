@@ -189,7 +189,6 @@ static int open_cache(struct fs *fs, const struct config *c, const char *staging
         .memory = c->memory,
         .disk = c->disk,
         .uploads = c->uploads,
-        .op_timeout_ns = c->op_timeout_ns,
         .part_size = c->part_size,
         .committed = ns_committed,
     };
