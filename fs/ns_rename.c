@@ -23,7 +23,7 @@
 #include "fs/ns_private.h"
 
 #define COPIES_AT_ONCE 16
-#define COPY_PASSES 5
+#define COPY_PASSES 20
 
 /* What the catalog knows goes along. The names in the bucket are what counts: a catalog that cannot is only told of. */
 static void rename_rows(struct fs *fs, const char *bucket, const char *key, const char *to_bucket, const char *to_key, bool tree)
@@ -187,7 +187,7 @@ static int copy_marker(struct fs *fs, const char *bucket, const char *to_bucket,
         r = ns_put_small(fs, to_bucket, m->to, "", &q.res.object.headers, false, NULL, &now);
     if (r == 0)
         m->new_etag = g_strdup(now.etag ? now.etag : "");
-    return r;
+    return r == -ENOENT ? 0 : r; /* removed meanwhile: the next pass sees it */
 }
 
 static int copy_all(struct fs *fs, const char *bucket, const char *to_bucket, GPtrArray *moves)
@@ -216,11 +216,16 @@ static int copy_all(struct fs *fs, const char *bucket, const char *to_bucket, GP
                                                .from_if_match = m->etag};
         g_ptr_array_add(small, m);
     }
-    if (r == 0)
-        r = batch_run(fs->store, q, small->len, COPIES_AT_ONCE, true, NULL);
+    if (r == 0) /* whose error counts is decided below */
+        (void)batch_run(fs->store, q, small->len, COPIES_AT_ONCE, true, NULL);
     for (guint n = 0; n < small->len; n++) {
-        if (q[n].res.err == 0)
+        int err = q[n].res.err;
+
+        if (err == 0)
             ((struct moved *)small->pdata[n])->new_etag = g_strdup(q[n].res.object.etag ? q[n].res.object.etag : "");
+        else if (err == -ENOENT || err == -ESTALE || err == -ECANCELED)
+            err = 0; /* changed or removed meanwhile, or not begun after another failed: the next pass sees it */
+        r = r ? r : err;
         store_request_clear(&q[n]);
     }
     return r;
