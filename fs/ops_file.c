@@ -215,10 +215,9 @@ static void parked_interrupted(fuse_req_t req, void *data)
 }
 
 /* The handler's last act: from now on an INTERRUPT reaches the request, unless it is done already. */
-static void parked_arm(struct parked *p, void (*give_up)(void *ctx))
+static void parked_arm(struct parked *p)
 {
     mutex_lock(&p->lock);
-    p->interrupt = (struct interrupt){.req = p->req, .give_up = give_up, .ctx = p};
     if (!p->done)
         fuse_req_interrupt_func(p->req, parked_interrupted, p);
     mutex_unlock(&p->lock);
@@ -273,10 +272,11 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse
 
     (void)ino;
     p->opened.end = read_end;
+    p->interrupt = (struct interrupt){.req = req, .give_up = read_give_up, .ctx = p};
     p->read = (struct cache_read){.off = (uint64_t)off, .len = size, .done = read_done, .ctx = p};
     opened_add(p->fs->parked, &p->opened);
     cache_read(h->data, &p->read);
-    parked_arm(p, read_give_up);
+    parked_arm(p);
 }
 
 static void flush_done(struct cache_wait *w, int err)
@@ -315,10 +315,11 @@ static void flush(fuse_req_t req, struct handle *h)
 
     ns_push_attr(h->inode, h->file);
     p->opened.end = flush_end;
+    p->interrupt = (struct interrupt){.req = req, .give_up = flush_give_up, .ctx = p};
     p->wait = (struct cache_wait){.done = flush_done, .ctx = p};
     opened_add(p->fs->parked, &p->opened);
     cache_flush(h->data, &p->wait);
-    parked_arm(p, flush_give_up);
+    parked_arm(p);
 }
 
 void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
