@@ -460,7 +460,7 @@ static void attempt_done(struct store_request *inner)
     }
     op->unknown = op->unknown || outcome_unknown(op->req, res);
     if (verb_is_work(op->req->verb)) /* what an attempt takes is no waiting */
-        op->alive += clock_mono_ns() - op->attempt_ns;
+        __atomic_add_fetch(&op->alive, clock_mono_ns() - op->attempt_ns, __ATOMIC_RELAXED);
     if (cancelled) {
         op_finish_cancelled(op);
         return;
