@@ -26,8 +26,9 @@ static void dir_end(struct opened *o)
 {
     struct dir_handle *h = (struct dir_handle *)o;
 
-    if (h->entries)
-        g_ptr_array_unref(h->entries);
+    mutex_lock(&h->lock); /* the last reader let go of it */
+    g_clear_pointer(&h->entries, g_ptr_array_unref);
+    mutex_unlock(&h->lock);
     mutex_fini(&h->lock);
     inode_put(h->inode);
     g_free(h);
@@ -216,7 +217,7 @@ static void read_dir(fuse_req_t req, size_t size, off_t off, struct fuse_file_in
 {
     struct dir_handle *h = (struct dir_handle *)(uintptr_t)fi->fh;
     g_autofree char *buf = g_malloc(size);
-    g_autoptr(GPtrArray) entries = NULL;
+    GPtrArray *entries;
     struct call c;
     struct page p = {.call = &c, .dir = h->inode, .buf = buf, .size = size, .plus = plus};
     int r;
@@ -231,7 +232,10 @@ static void read_dir(fuse_req_t req, size_t size, off_t off, struct fuse_file_in
     p.time_ns = h->time_ns;
     mutex_unlock(&h->lock);
     fill(&p, entries, off);
-    reply_buf(&c, buf, p.used);
+    mutex_lock(&h->lock); /* GLib's counts are atomic, but ThreadSanitizer sees only ours */
+    g_ptr_array_unref(entries);
+    mutex_unlock(&h->lock);
+    reply_buf(&c, buf, p.used); /* h may be gone from here on */
 }
 
 void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
