@@ -50,7 +50,6 @@ static int cache_start(struct cache *c, const struct cache_params *p)
         .store = p->store,
         .deliver = c->deliver,
         .memory = arena_size(p->memory),
-        .op_timeout_ns = p->op_timeout_ns,
     };
     r = read_cache_new(&rp, &c->readers);
     if (r < 0)
@@ -93,7 +92,6 @@ int cache_new(const struct cache_params *p, struct cache **ret)
     uint64_t reserve = CLAMP(disk / 4, RESERVE_MIN, RESERVE_MAX);
     c->store = p->store;
     c->dir = g_strdup(p->dir);
-    c->op_timeout_ns = p->op_timeout_ns;
     c->committed = p->committed;
     plan_limits_init(&c->limits, p->part_size, reserve - PAGE);
     c->disk = budget_new(disk - reserve);

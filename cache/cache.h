@@ -32,7 +32,6 @@ struct cache_params {
     uint64_t memory;          /* ceiling for block cache and buffers, bytes */
     uint64_t disk;            /* ceiling for staging, bytes */
     unsigned uploads;         /* parts and PUTs in flight at most; 0 = 16 */
-    uint64_t op_timeout_ns;   /* for single requests, given to the store; 0 = the store's default */
     uint64_t part_size;       /* first parts' size, bytes; 0 = see cache/plan.h's schedule */
     /* After a commit made `now` the file's base, before flush returns. same_content: only headers or key changed.
      * owner is the file's. No lock held. */

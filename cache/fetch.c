@@ -393,8 +393,6 @@ void fetch_todo_run(struct fetch_set *s, struct fetch_todo *todo)
     for (struct fetch *f = next; f; f = next) {
         next = f->todo_next;
         f->begun_ns = clock_mono_ns();
-        if (s->p.op_timeout_ns)
-            f->req.deadline_ns = f->begun_ns + s->p.op_timeout_ns;
         store_submit(s->p.store, &f->req);
         block_pool_lock(s->p.pool);
         f->submitted = true;

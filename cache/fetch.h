@@ -36,7 +36,6 @@ enum fetch_kind {
 struct fetch_params {
     struct store *store;
     struct block_pool *pool;
-    uint64_t op_timeout_ns;
     void *ctx;
     /* Upcalls, the first three under the lock. */
     /* These waiters, no longer on their blocks, have what they need (err 0), or will not get it

@@ -24,7 +24,6 @@ struct upload_queue;
 struct cache {
     struct store *store;
     char *dir;
-    uint64_t op_timeout_ns;
     void (*committed)(void *owner, const struct store_object *now, bool same_content);
     struct plan_limits limits;
     struct workq *deliver;    /* completions */

@@ -336,7 +336,6 @@ int read_engine_init(struct read_engine *e, const struct read_engine_params *p)
     e->fetches = fetch_set_new(&(struct fetch_params){
         .store = p->store,
         .pool = e->pool,
-        .op_timeout_ns = p->op_timeout_ns,
         .ctx = e,
         .woken = upcall_woken,
         .measured = p->measured,

@@ -34,7 +34,7 @@ struct read_engine {
 struct read_engine_params {
     struct store *store;
     struct workq *deliver;
-    uint64_t memory, op_timeout_ns;
+    uint64_t memory;
     void (*measured)(void *ctx, void *owner, /* as in fetch.h; ctx is the engine */
                      uint64_t bytes, uint64_t first_ns, uint64_t total_ns);
 };

@@ -50,7 +50,6 @@ int read_cache_new(const struct read_cache_params *p, struct read_cache **ret)
     int r = read_engine_init(&rc->e, &(struct read_engine_params){.store = p->store,
                                                                   .deliver = p->deliver,
                                                                   .memory = p->memory,
-                                                                  .op_timeout_ns = p->op_timeout_ns,
                                                                   .measured = measured});
     if (r < 0)
         return r;

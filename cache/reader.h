@@ -21,7 +21,6 @@ struct read_cache_params {
     struct store *store;   /* borrowed, outlives the cache */
     struct workq *deliver; /* borrowed: completions that do not happen inline run there */
     uint64_t memory;       /* bytes of block arena; at least 8 MiB. Blocks, and nothing else, count here */
-    uint64_t op_timeout_ns;/* deadline given to each GET; 0 = the store's default */
 };
 
 /* 0 or -errno (-ENOMEM, -EINVAL). */
