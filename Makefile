@@ -40,7 +40,7 @@ LDFLAGS ?=
 
 pkg = $(shell pkg-config --$(1) $(2) 2>/dev/null | sed 's/-I\//-isystem \//g')
 PKGS := glib-2.0 sqlite3
-CORE_PKGS := fuse3 libcurl openssl uuid expat
+CORE_PKGS := fuse3 libcurl openssl uuid expat libisal
 ALL_CFLAGS := -std=gnu17 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DFUSE_USE_VERSION=314 -DMLOPSFS_VERSION='"$(VERSION)"' \
         -I. $(WARN) $(OPT) -pthread -fno-common -fstack-protector-strong -fPIE \
         $(call pkg,cflags,$(PKGS) $(CORE_PKGS)) $(CPPFLAGS) $(CFLAGS)
