@@ -76,7 +76,7 @@ static int fetch_extent(struct commit *c, struct staging *s, uint64_t off, uint6
             return (int)got;
         if ((size_t)got != n)
             return -EIO;
-        int r = staging_fill(s, src + at, buf, n);
+        int r = staging_fill(s, src + at, off + at, buf, n);
         if (r < 0)
             return r;
         at += n;

@@ -2,7 +2,8 @@
  *
  * staging: see staging.h. Threads: any. `lock` ranks just above the leaves, since the budget's own
  * lock is one; it is not held while the disk works: a reserved range is filled by its owner alone,
- * and a page is punched only after the map says that nobody can refer to it.
+ * and a page is punched only after the map says that nobody can refer to it, and after the CRCs
+ * of its bytes have been cut away.
  *
  * Invariants (lock):
  *   charged = page size × pages that [0, end) touches, less those punched
@@ -23,6 +24,7 @@
 #include "base/budget.h"
 #include "base/log.h"
 #include "base/mutex.h"
+#include "cache/sums.h"
 
 #define PAGE 4096ULL
 #define RANK_STAGING ((enum mutex_rank)(RANK_LEAF - 5))
@@ -37,6 +39,7 @@ struct range {
 struct staging {
     atomic_uint refs;
     int fd;
+    struct sums *sums; /* of what is filled and not buried */
     struct budget *budget;
     struct mutex lock;
     uint64_t end;        /* lock */
@@ -90,6 +93,7 @@ int staging_new(const char *dir, struct budget *budget, struct staging **ret)
     struct staging *s = g_new0(struct staging, 1);
     atomic_init(&s->refs, 1);
     s->fd = fd;
+    s->sums = sums_new(fd);
     s->budget = budget;
     mutex_init(&s->lock, RANK_STAGING);
     g_queue_init(&s->garbage);
@@ -109,6 +113,7 @@ void staging_unref(struct staging *s)
     if (!s || atomic_fetch_sub(&s->refs, 1) != 1)
         return;
     assert(!s->oldest);
+    sums_free(s->sums);
     close(s->fd);
     if (s->charged > 0)
         budget_give(s->budget, s->charged);
@@ -135,11 +140,11 @@ int staging_reserve(struct staging *s, size_t n, uint64_t *ret_off)
     return 0;
 }
 
-int staging_fill(struct staging *s, uint64_t off, const void *buf, size_t n)
+static int write_all(int fd, uint64_t off, const void *buf, size_t n)
 {
     const char *p = buf;
     while (n > 0) {
-        ssize_t r = pwrite(s->fd, p, n, (off_t)off);
+        ssize_t r = pwrite(fd, p, n, (off_t)off);
         if (r < 0 && errno == EINTR)
             continue;
         if (r < 0)
@@ -151,6 +156,47 @@ int staging_fill(struct staging *s, uint64_t off, const void *buf, size_t n)
         n -= (size_t)r;
     }
     return 0;
+}
+
+int staging_fill(struct staging *s, uint64_t off, uint64_t at, const void *buf, size_t n)
+{
+    const char *p = buf;
+    while (n > 0) {
+        struct sum runs[SUMS_RUNS];
+        size_t k = (size_t)MIN(n, SUMS_FILL);
+        unsigned count = sums_compute(off, at, p, k, runs);
+        int r = write_all(s->fd, off, p, k);
+        if (r < 0)
+            return r;
+        sums_enter(s->sums, runs, count);
+        p += k;
+        off += k;
+        at += k;
+        n -= k;
+    }
+    return 0;
+}
+
+int staging_adopt(struct staging *s, uint64_t off, uint64_t at, uint64_t n)
+{
+    g_autofree char *buf = g_malloc(SUMS_FILL);
+    while (n > 0) {
+        struct sum runs[SUMS_RUNS];
+        size_t k = (size_t)MIN(n, SUMS_FILL);
+        int r = staging_read(s, off, buf, k);
+        if (r < 0)
+            return r;
+        sums_enter(s->sums, runs, sums_compute(off, at, buf, k, runs));
+        off += k;
+        at += k;
+        n -= k;
+    }
+    return 0;
+}
+
+int staging_crc(struct staging *s, uint64_t off, uint64_t n, uint32_t *ret)
+{
+    return sums_crc(s->sums, off, n, ret);
 }
 
 int staging_read(struct staging *s, uint64_t off, void *buf, size_t n)
@@ -273,28 +319,33 @@ static uint64_t bury_locked(struct staging *s, uint64_t off, uint64_t end, uint6
     return all - had_before - had_after;
 }
 
-static bool pop_buriable_locked(struct staging *s, uint64_t *ret_off, uint64_t *ret_n)
+static bool pop_buriable(struct staging *s, struct range *ret)
 {
+    mutex_lock(&s->lock);
     struct range *r = g_queue_peek_head(&s->garbage);
-    if (!r || (s->oldest && s->oldest->ticket <= r->stamp))
-        return false;
-    g_queue_pop_head(&s->garbage);
-    s->n_garbage -= r->end - r->off;
-    *ret_n = bury_locked(s, r->off, r->end, ret_off);
-    s->charged -= *ret_n;
-    g_free(r);
-    return true;
+    bool may = r && !(s->oldest && s->oldest->ticket <= r->stamp);
+    if (may) {
+        g_queue_pop_head(&s->garbage);
+        s->n_garbage -= r->end - r->off;
+        *ret = *r;
+        g_free(r);
+    }
+    mutex_unlock(&s->lock);
+    return may;
 }
 
 uint64_t staging_reclaim(struct staging *s)
 {
-    uint64_t given = 0, off, n;
-    for (;;) {
+    uint64_t given = 0;
+    struct range r;
+    while (pop_buriable(s, &r)) {
+        /* Before it counts as dead: from then on somebody else may punch what it touches. */
+        sums_cut(s->sums, r.off, r.end - r.off);
+        uint64_t off;
         mutex_lock(&s->lock);
-        bool more = pop_buriable_locked(s, &off, &n);
+        uint64_t n = bury_locked(s, r.off, r.end, &off);
+        s->charged -= n;
         mutex_unlock(&s->lock);
-        if (!more)
-            return given;
         if (n == 0)
             continue;
         /* Should punching fail, the budget counts less than the disk holds, until the file goes. */
@@ -303,6 +354,7 @@ uint64_t staging_reclaim(struct staging *s)
         budget_give(s->budget, n);
         given += n;
     }
+    return given;
 }
 
 uint64_t staging_live(struct staging *s)

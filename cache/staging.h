@@ -5,6 +5,8 @@
  * Dropped bytes go back to the disk and the budget, in whole pages, once no pin that was there at
  * the time remains: who pins sees vouched bytes, whatever is written or dropped after.
  *
+ * The CRC32C of the bytes is taken when they come in, and kept (cache/sums.h).
+ *
  * Thread-safe. Nothing here waits for the network; the functions that touch the disk say so.
  */
 #pragma once
@@ -31,10 +33,17 @@ void staging_unref(struct staging *s);
 /* n bytes at the end are now the caller's to fill: 0 and their offset, or -EAGAIN when the budget
  * has no room, -EMSGSIZE when it never will. */
 int staging_reserve(struct staging *s, size_t n, uint64_t *ret_off);
-/* Fills a reserved range (disk). 0 or -errno; on failure the caller drops the range. */
-int staging_fill(struct staging *s, uint64_t off, const void *buf, size_t n);
+/* Fills a reserved range (disk) with bytes that lie at `at` in the staged file. 0 or -errno; on
+ * failure the caller drops the range. */
+int staging_fill(struct staging *s, uint64_t off, uint64_t at, const void *buf, size_t n);
+/* The range is there from before (a file of an earlier process): takes the CRC of what is on the
+ * disk (disk). 0 or -errno. */
+int staging_adopt(struct staging *s, uint64_t off, uint64_t at, uint64_t n);
 /* Reads filled bytes (disk). 0 or -errno. */
 int staging_read(struct staging *s, uint64_t off, void *buf, size_t n);
+/* The CRC32C of filled bytes, as they were when they came. Reads (disk) at most what shares a block
+ * with either end, and checks that: -EIO (logged) when the disk does not hold what was filled. */
+int staging_crc(struct staging *s, uint64_t off, uint64_t n, uint32_t *ret);
 /* [off, off+n) is garbage from now on. */
 void staging_drop(struct staging *s, uint64_t off, uint64_t n);
 /* Where the next reserve begins: whatever lies below was written before now. */

@@ -92,7 +92,7 @@ static int fill_locked(struct cache_file *f, uint64_t off, uint64_t src, const v
     f->res_len = n;
     f->res_src = src;
     mutex_unlock(&f->lock);
-    int r = staging_fill(s, src, buf, n);
+    int r = staging_fill(s, src, off, buf, n);
     mutex_lock(&f->lock);
     f->reserved = false;
     if (r < 0) {

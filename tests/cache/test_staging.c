@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * test_staging: reserve, fill, drop, pin and reclaim: bytes that are live or pinned stay what they
- * were, the budget counts what the disk holds, and all of it comes back.
+ * were, the budget counts what the disk holds, and all of it comes back; the CRC of any of them is
+ * that of what came in, and what the disk does to them is found out.
  */
 #include <errno.h>
 #include <glib.h>
@@ -11,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/budget.h"
+#include "base/crc32c.h"
 #include "cache/staging.h"
 #include "tests/lib/seed.h"
 
@@ -29,7 +31,7 @@ static uint64_t put(struct staging *s, const void *buf, size_t n)
 {
     uint64_t off;
     g_assert_cmpint(staging_reserve(s, n, &off), ==, 0);
-    g_assert_cmpint(staging_fill(s, off, buf, n), ==, 0);
+    g_assert_cmpint(staging_fill(s, off, off, buf, n), ==, 0);
     return off;
 }
 
@@ -98,6 +100,10 @@ static void check_piece(struct staging *s, const struct piece *p)
     g_assert_cmpint(staging_read(s, p->off, buf, p->n), ==, 0);
     for (size_t i = 0; i < p->n; i++)
         g_assert_cmpuint(buf[i], ==, p->fill);
+    size_t from = p->n / 3 * (p->fill % 3), n = (p->n - from) >> (p->fill % 2);
+    uint32_t crc;
+    g_assert_cmpint(staging_crc(s, p->off + from, n, &crc), ==, 0);
+    g_assert_cmphex(crc, ==, crc32c(0, buf + from, n));
 }
 
 static void test_many(void)
@@ -115,7 +121,7 @@ static void test_many(void)
         if (r == 0) {
             g_autofree uint8_t *buf = g_malloc(p.n);
             memset(buf, p.fill, p.n);
-            g_assert_cmpint(staging_fill(s, p.off, buf, p.n), ==, 0);
+            g_assert_cmpint(staging_fill(s, p.off, p.off, buf, p.n), ==, 0);
             g_array_append_val(live, p);
             bytes += p.n;
         }
@@ -149,6 +155,99 @@ static void test_many(void)
     g_rand_free(rand);
 }
 
+/* Any range, however it was filled: in pieces of all sizes, in one file or in several places. */
+static void test_crc(void)
+{
+    g_autoptr(GRand) rand = g_rand_new_with_seed((guint32)test_seed());
+    struct budget *b = budget_new(64 << 20);
+    struct staging *s;
+    g_autoptr(GByteArray) all = g_byte_array_new();
+    g_assert_cmpint(staging_new(tmp, b, &s), ==, 0);
+    for (uint64_t at = 0; all->len < 6 << 20;) {
+        size_t n = (size_t)g_rand_int_range(rand, 1, g_rand_boolean(rand) ? 5000 : 2 << 20);
+        g_autofree uint8_t *buf = g_malloc(n);
+        for (size_t i = 0; i < n; i++)
+            buf[i] = (uint8_t)(i * 7 + all->len / 3);
+        uint64_t off;
+        g_assert_cmpint(staging_reserve(s, n, &off), ==, 0);
+        g_assert_cmpint(staging_fill(s, off, at, buf, n), ==, 0);
+        g_byte_array_append(all, buf, (guint)n);
+        at = g_rand_int_range(rand, 0, 4) ? at + n : g_rand_int(rand);
+    }
+    for (int i = 0; i < 500; i++) {
+        uint64_t off = (uint64_t)g_rand_int_range(rand, 0, (gint32)all->len);
+        uint64_t n = (uint64_t)g_rand_int_range(rand, 0, (gint32)(all->len - off) + 1);
+        uint32_t crc;
+        if (i % 3 == 0)
+            n = MIN(n, 9000);
+        g_assert_cmpint(staging_crc(s, off, n, &crc), ==, 0);
+        g_assert_cmphex(crc, ==, crc32c(0, all->data + off, n));
+    }
+    staging_unref(s);
+    budget_free(b);
+}
+
+static void flip(struct staging *s, uint64_t off)
+{
+    uint8_t c;
+    g_assert_cmpint(pread(staging_fd(s), &c, 1, (off_t)off), ==, 1);
+    c ^= 1;
+    g_assert_cmpint(pwrite(staging_fd(s), &c, 1, (off_t)off), ==, 1);
+}
+
+/* A byte that the disk has changed is never vouched for, neither by what shares a run with it nor
+ * by what remains of the run; whoever asks for the whole run is told what it was. */
+static void test_damage(void)
+{
+    struct budget *b = budget_new(1 << 20);
+    struct staging *s;
+    g_autofree uint8_t *buf = g_malloc0(40000);
+    uint32_t crc;
+    g_assert_cmpint(staging_new(tmp, b, &s), ==, 0);
+    uint64_t off = put(s, buf, 40000);
+    flip(s, off + 20000);
+    g_assert_cmpint(staging_crc(s, off, 40000, &crc), ==, 0);
+    g_assert_cmphex(crc, ==, crc32c(0, buf, 40000));
+    g_assert_cmpint(staging_crc(s, off, 39999, &crc), ==, -EIO);
+    g_assert_cmpint(staging_crc(s, off + 30000, 10, &crc), ==, -EIO);
+    staging_drop(s, off, PAGE); /* the rest has no CRC of its own but that */
+    g_assert_cmpuint(staging_reclaim(s), ==, PAGE);
+    g_assert_cmpint(staging_crc(s, off + PAGE, 40000 - PAGE, &crc), ==, -EIO);
+    flip(s, off + 20000);
+    g_assert_cmpint(staging_crc(s, off + PAGE, 40000 - PAGE, &crc), ==, -EIO);
+
+    off = put(s, buf, 40000); /* and others are not touched by it */
+    staging_drop(s, off + 10000, 20000);
+    staging_reclaim(s);
+    g_assert_cmpint(staging_crc(s, off, 10000, &crc), ==, 0);
+    g_assert_cmphex(crc, ==, crc32c(0, buf, 10000));
+    g_assert_cmpint(staging_crc(s, off + 30001, 9000, &crc), ==, 0);
+    g_assert_cmphex(crc, ==, crc32c(0, buf, 9000));
+    g_assert_cmpint(staging_crc(s, off + 9999, 2, &crc), ==, -EIO); /* dropped */
+    staging_unref(s);
+    budget_free(b);
+}
+
+static void test_adopt(void)
+{
+    struct budget *b = budget_new(8 << 20);
+    struct staging *s;
+    g_autofree uint8_t *buf = g_malloc(3 << 20);
+    uint64_t off, first;
+    uint32_t crc;
+    memset(buf, 9, 3 << 20);
+    g_assert_cmpint(staging_new(tmp, b, &s), ==, 0);
+    first = put(s, buf, 1000);
+    g_assert_cmpint(staging_reserve(s, 3 << 20, &off), ==, 0);
+    g_assert_cmpint(pwrite(staging_fd(s), buf, 3 << 20, (off_t)off), ==, 3 << 20);
+    g_assert_cmpint(staging_crc(s, off, 3 << 20, &crc), ==, -EIO);
+    g_assert_cmpint(staging_adopt(s, off, off, 3 << 20), ==, 0);
+    g_assert_cmpint(staging_crc(s, first + 500, 2 << 20, &crc), ==, 0);
+    g_assert_cmphex(crc, ==, crc32c(0, buf, 2 << 20));
+    staging_unref(s);
+    budget_free(b);
+}
+
 static void test_errors(void)
 {
     struct budget *b = budget_new(1 << 20);
@@ -168,6 +267,9 @@ int main(int argc, char **argv)
     g_test_add_func("/staging/budget", test_budget);
     g_test_add_func("/staging/pin", test_pin);
     g_test_add_func("/staging/many", test_many);
+    g_test_add_func("/staging/crc", test_crc);
+    g_test_add_func("/staging/damage", test_damage);
+    g_test_add_func("/staging/adopt", test_adopt);
     g_test_add_func("/staging/errors", test_errors);
     int r = g_test_run();
     g_assert_cmpint(g_rmdir(tmp), ==, 0); /* nothing with a name was left */
