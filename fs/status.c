@@ -75,9 +75,10 @@ static int print_status(struct fs *fs, FILE *out)
     print_requests(fs, out);
     if (!c->read_only) {
         store_get_caps(fs->store, &caps);
-        fprintf(out, "capabilities%s%s%s%s%s%s\n", caps.put_if ? " put_if" : "", caps.complete_if ? " complete_if" : "",
+        fprintf(out, "capabilities%s%s%s%s%s%s%s%s%s%s\n", caps.put_if ? " put_if" : "", caps.complete_if ? " complete_if" : "",
                 caps.copy_if ? " copy_if" : "", caps.delete_if ? " delete_if" : "", caps.copy_part ? " copy_part" : "",
-                caps.list_meta ? " list_meta" : "");
+                caps.list_meta ? " list_meta" : "", caps.checksum ? " checksum" : "", caps.checksum_part ? " checksum_part" : "",
+                caps.checksum_mpu ? " checksum_mpu" : "", caps.copy_into_checksum_mpu ? " copy_into_checksum_mpu" : "");
     }
     print_dirty(fs, out);
     return 0;

@@ -107,6 +107,7 @@ static const struct code_row code_rows[] = {
     {"BadDigest", EIO, STORE_CLASS_RETRY, true}, /* damaged on its way */
     {"InvalidDigest", EINVAL, STORE_CLASS_FATAL},
     {"XAmzContentSHA256Mismatch", EIO, STORE_CLASS_RETRY, true},
+    {"XAmzContentChecksumMismatch", EIO, STORE_CLASS_RETRY, true}, /* MinIO's word for BadDigest */
     {"IncompleteBody", EIO, STORE_CLASS_RETRY, true},
     {"MalformedXML", EINVAL, STORE_CLASS_FATAL},
     {"MetadataTooLarge", E2BIG, STORE_CLASS_FATAL},

@@ -27,9 +27,18 @@
     (50 * NSEC_PER_MSEC)   /* servers say whole seconds; tests have no time for that */
 #define CUT_MAX (1U << 20) /* where a body of unknown length is cut at the latest */
 
-enum kind { KIND_TIMEOUT, KIND_RESET, KIND_500, KIND_503, KIND_CUT, KIND_COUNT, KIND_NONE = -1 };
+enum kind {
+    KIND_TIMEOUT,
+    KIND_RESET,
+    KIND_500,
+    KIND_503,
+    KIND_CUT,
+    KIND_FLIP,
+    KIND_COUNT,
+    KIND_NONE = -1
+};
 
-static const char *const kind_names[KIND_COUNT] = {"timeout", "reset", "500", "503", "cut"};
+static const char *const kind_names[KIND_COUNT] = {"timeout", "reset", "500", "503", "cut", "flip"};
 
 struct fault {
     struct store store;
@@ -58,7 +67,7 @@ struct op {
     enum kind kind;
     bool acts;               /* the store below sees it; its reply is lost */
     bool unsent;             /* reset before the request left */
-    uint64_t cut, delivered; /* GET: body bytes let through, and seen */
+    uint64_t cut, delivered; /* GET: body bytes let through, and seen; flip: which byte */
     int sink_err;
 };
 
@@ -138,12 +147,30 @@ static int sink_write(void *ctx, uint64_t off, const void *buf, size_t n)
     return pass < n ? -ECONNRESET : 0;
 }
 
+static ssize_t source_read(void *ctx, uint64_t off, void *buf, size_t n)
+{
+    struct op *op = ctx;
+    const struct store_source *source = &op->req->source;
+    ssize_t r = source->read(source->ctx, off, buf, n);
+    uint64_t at = op->cut % source->size;
+    if (r > 0 && at >= off && at - off < (uint64_t)r)
+        ((char *)buf)[at - off] ^= 1;
+    return r;
+}
+
+static int source_checksum(void *ctx, uint32_t *ret)
+{
+    struct op *op = ctx;
+    return op->req->source.checksum(op->req->source.ctx, ret);
+}
+
 static void inner_done(struct store_request *inner)
 {
     struct op *op = inner->ctx;
     struct store_result *res = &inner->res;
     /* The caller's own refusal, a cancellation and the store's real failures go up as they are. */
-    bool lost = op->acts && !op->sink_err && (res->err == 0 || res->err == -ECONNRESET);
+    bool lost = op->acts && op->kind != KIND_FLIP && !op->sink_err &&
+                (res->err == 0 || res->err == -ECONNRESET);
     if (lost && op->req->verb == STORE_GET) {
         /* The reply's head has been seen: the object stays. */
         fail(op, res);
@@ -167,6 +194,11 @@ static void op_pass(struct op *op)
     in->ctx = op;
     if (op->acts && in->verb == STORE_GET)
         in->sink = (struct store_sink){.write = sink_write, .ctx = op};
+    if (op->kind == KIND_FLIP)
+        in->source = (struct store_source){.read = source_read,
+                                           .checksum = in->source.checksum ? source_checksum : NULL,
+                                           .ctx = op,
+                                           .size = in->source.size};
     mutex_lock(&f->lock);
     op->state = OP_STARTING;
     op->refs++;
@@ -212,12 +244,18 @@ static uint64_t mix(uint64_t *state)
     return z ^ (z >> 31);
 }
 
-static enum kind choose_kind(const struct fault *f, enum store_verb verb, uint64_t x)
+static bool has_body(const struct store_request *req)
+{
+    return (req->verb == STORE_PUT || req->verb == STORE_MPU_PART) && req->source.size > 0;
+}
+
+static enum kind choose_kind(const struct fault *f, const struct store_request *req, uint64_t x)
 {
     enum kind can[KIND_COUNT];
     unsigned n = 0;
     for (int k = 0; k < KIND_COUNT; k++)
-        if (f->kinds[k] && (k != KIND_CUT || verb == STORE_GET))
+        if (f->kinds[k] && (k != KIND_CUT || req->verb == STORE_GET) &&
+            (k != KIND_FLIP || has_body(req)))
             can[n++] = (enum kind)k;
     return n ? can[x % n] : KIND_NONE;
 }
@@ -231,12 +269,15 @@ static void decide(struct op *op, uint64_t number)
     bool hit = (double)(mix(&state) >> 11) * 0x1p-53 < f->rate;
     if (!hit || !f->verbs[req->verb])
         return;
-    op->kind = choose_kind(f, req->verb, mix(&state));
+    op->kind = choose_kind(f, req, mix(&state));
     uint64_t x = mix(&state), y = mix(&state);
     if (req->verb == STORE_GET) {
         op->acts = op->kind == KIND_CUT || (op->kind == KIND_RESET && x % 2);
         /* Somewhere in the body; also before its first byte and after its last one. */
         op->cut = y % ((req->range.set && req->range.len ? req->range.len : CUT_MAX) + 1);
+    } else if (op->kind == KIND_FLIP) {
+        op->acts = true;
+        op->cut = y;
     } else {
         op->acts = store_verb_writes(req->verb) && x % 2 &&
                    (op->kind == KIND_RESET || op->kind == KIND_TIMEOUT);
@@ -363,6 +404,7 @@ static int parse_spec(struct fault *f, const char *spec)
 {
     memset(f->verbs, true, sizeof(f->verbs));
     memset(f->kinds, true, sizeof(f->kinds));
+    f->kinds[KIND_FLIP] = false; /* it would go unnoticed where no checksums are sent */
     g_auto(GStrv) words = g_strsplit(spec, ",", -1);
     if (!words[0])
         return log_error_errno(-EINVAL, "fault: says nothing");

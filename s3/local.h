@@ -42,6 +42,7 @@ enum local_error {
     LOCAL_METADATA_TOO_LARGE,
     LOCAL_BUCKET_EXISTS,
     LOCAL_BUCKET_NOT_EMPTY,
+    LOCAL_BAD_DIGEST,
 };
 
 /* Enters the error into req's result; returns its -errno. */
@@ -66,6 +67,7 @@ struct local_blob_writer {
     uint64_t size;
     int fd;    /* -1 until the first byte: an empty body has no blob */
     bool kept; /* the index refers to it: do not remove the file */
+    uint32_t crc32c;
     EVP_MD_CTX *md5;
 };
 

@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/crc32c.h"
 #include "s3/local.h"
 
 #define NAME_LEN 17 /* 16 digits, NUL */
@@ -190,6 +191,7 @@ int local_blob_write(struct local_blob_writer *w, const void *buf, size_t n)
     if (EVP_DigestUpdate(w->md5, buf, n) != 1) {
         return -EIO;
     }
+    w->crc32c = crc32c(w->crc32c, buf, n);
     const char *p = buf;
     while (n > 0) {
         ssize_t k = write(w->fd, p, n);

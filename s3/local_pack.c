@@ -54,6 +54,8 @@ static const struct error_row errors[] = {
                              STORE_CLASS_FATAL},
     [LOCAL_BUCKET_NOT_EMPTY] = {"BucketNotEmpty", "the bucket is not empty", ENOTEMPTY,
                                 STORE_CLASS_FATAL},
+    [LOCAL_BAD_DIGEST] = {"BadDigest", "the body is not the one whose CRC32C was sent", EIO,
+                          STORE_CLASS_RETRY},
 };
 
 int local_fail(struct store_request *req, enum local_error e)

@@ -30,6 +30,7 @@
 
 #define SLOWEST (64ULL << 10)            /* bytes a second: a body is given time for that */
 #define SERVER_WORK (600 * NSEC_PER_SEC) /* time for what a server does by itself */
+#define DIGEST_TRIES 4 /* bodies that arrive damaged as often are so at their source */
 
 #define RANK_RETRY ((enum mutex_rank)(RANK_ENGINE - 6))
 
@@ -63,6 +64,7 @@ struct op {
     uint64_t due;        /* lock: end of WAITING */
 
     unsigned failures;          /* since the last attempt that made progress */
+    unsigned damaged;           /* attempts whose body was not what the server got */
     bool unknown;               /* an attempt may have taken effect although it failed */
     bool have_last;             /* last holds the failure of an earlier attempt */
     int sink_err;               /* what the caller's sink said */
@@ -299,6 +301,12 @@ static ssize_t source_read(void *ctx, uint64_t off, void *buf, size_t n)
     return op->req->source.read(op->req->source.ctx, off, buf, n);
 }
 
+static int source_checksum(void *ctx, uint32_t *ret)
+{
+    struct op *op = ctx;
+    return op->req->source.checksum(op->req->source.ctx, ret);
+}
+
 /* After a failed attempt: remembers which version its bytes were of. */
 static void get_learn(struct op *op)
 {
@@ -449,6 +457,8 @@ static void attempt_done(struct store_request *inner)
     bool final = res->cls != STORE_CLASS_RETRY;
     if (op->req->verb == STORE_GET)
         final = get_decide(op);
+    else if (store_refused_digest(res) && ++op->damaged >= DIGEST_TRIES)
+        final = true;
     if (late && !cancelled && res->err == -ECANCELED) {
         op_finish_late(op);
         return;
@@ -491,7 +501,10 @@ static void attempt_start(struct op *op)
     if (in->verb == STORE_GET)
         get_prepare(op);
     else if (verb_sends(in->verb) && in->source.read)
-        in->source = (struct store_source){source_read, op, in->source.size};
+        in->source = (struct store_source){.read = source_read,
+                                           .checksum = in->source.checksum ? source_checksum : NULL,
+                                           .ctx = op,
+                                           .size = in->source.size};
     op->attempt_ns = clock_mono_ns();
 
     mutex_lock(&r->lock);

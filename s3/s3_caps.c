@@ -12,6 +12,7 @@
 #include <string.h>
 #include <uuid/uuid.h>
 
+#include "base/crc32c.h"
 #include "base/log.h"
 #include "s3/s3_op.h"
 
@@ -33,6 +34,28 @@ static ssize_t read_byte(void *ctx, uint64_t off, void *buf, size_t n)
     return (ssize_t)n;
 }
 
+#define BODY_MAX 2
+
+static uint32_t body_crc(uint64_t n)
+{
+    char body[BODY_MAX];
+    memset(body, 'x', sizeof body);
+    return crc32c(0, body, n);
+}
+
+/* ctx: the body's size. */
+static int right_checksum(void *ctx, uint32_t *ret)
+{
+    *ret = body_crc(*(const uint64_t *)ctx);
+    return 0;
+}
+
+static int wrong_checksum(void *ctx, uint32_t *ret)
+{
+    *ret = ~body_crc(*(const uint64_t *)ctx);
+    return 0;
+}
+
 static struct store_request request(const struct probe *p, enum store_verb verb, const char *key)
 {
     return (struct store_request){
@@ -44,8 +67,12 @@ static struct store_request request(const struct probe *p, enum store_verb verb,
     };
 }
 
+/* Once something fails that may pass, the answer cannot be kept: the rest is not tried. */
 static int run(struct probe *p, struct store_request *req)
 {
+    if (p->passing) {
+        return -EAGAIN;
+    }
     int r = store_run(p->store, req, NULL);
     if (r < 0 && (req->res.cls == STORE_CLASS_RETRY || req->res.cls == STORE_CLASS_AMBIGUOUS)) {
         p->passing = true;
@@ -121,15 +148,106 @@ static bool probe_delete(struct probe *p)
     return refused(p, &del);
 }
 
-static bool probe_upload(struct probe *p, const char *upload_id, bool *ret_copy_part)
+/* True when the body is refused with the CRC32C of another one, and taken with its own. The request
+ * then holds the result; it is left to the caller. */
+static bool looks_at_checksum(struct probe *p, struct store_request *req)
+{
+    if (p->passing) {
+        return false;
+    }
+    req->source.ctx = &req->source.size;
+    req->source.checksum = wrong_checksum;
+    int r = store_run(p->store, req, NULL);
+    if (!store_refused_digest(&req->res)) {
+        p->passing = r < 0 && req->res.cls == STORE_CLASS_RETRY;
+        return false;
+    }
+    req->source.checksum = right_checksum;
+    return run(p, req) == 0;
+}
+
+static bool probe_checksum(struct probe *p)
+{
+    struct store_request put = request(p, STORE_PUT, p->a);
+    put.source.size = BODY_MAX; /* more than probe_copied() copies of it */
+    bool yes = looks_at_checksum(p, &put);
+    store_request_clear(&put);
+    return yes;
+}
+
+/* Part 1 as it came into being: does it make an object? */
+static bool completes(struct probe *p, const char *upload_id, const struct store_result *part)
+{
+    const struct store_part parts[] = {
+        {.number = 1, .size = 1, .etag = part->object.etag, .checksum = part->checksum}};
+    struct store_request complete = request(p, STORE_MPU_COMPLETE, p->a);
+    complete.upload_id = upload_id;
+    complete.parts = parts;
+    complete.n_parts = 1;
+    bool yes = part->object.etag && run(p, &complete) == 0;
+    store_request_clear(&complete);
+    return yes;
+}
+
+/* The copy's reply must tell the checksum of what was copied, if any: versitygw tells the source's
+ * also when a range was copied. S3 copies ranges of large objects only. */
+static bool probe_copied(struct probe *p, struct store_request *part)
+{
+    part->verb = STORE_MPU_COPY_PART;
+    part->from_bucket = p->bucket;
+    part->from_key = p->a;
+    part->range = (struct store_range){.off = 0, .len = 1, .set = true};
+    uint64_t size = 1;
+    if (run(p, part) < 0) {
+        part->range.set = false;
+        size = BODY_MAX;
+        if (run(p, part) < 0) {
+            return false;
+        }
+    }
+    return !part->res.checksum.set || part->res.checksum.crc32c == body_crc(size);
+}
+
+/* An upload created with checksums, of one part: the probe's byte, or a copy. */
+static bool probe_checksum_mpu(struct probe *p, bool copy)
+{
+    struct store_request create = request(p, STORE_MPU_CREATE, p->a);
+    create.with_checksums = true;
+    if (run(p, &create) < 0) {
+        store_request_clear(&create);
+        return false;
+    }
+    struct store_request part = request(p, STORE_MPU_PART, p->a);
+    part.upload_id = create.res.upload_id;
+    part.part_number = 1;
+    bool yes = copy ? probe_copied(p, &part) : looks_at_checksum(p, &part);
+    yes = yes && completes(p, create.res.upload_id, &part.res);
+    store_request_clear(&part);
+    if (!yes) {
+        struct store_request abort = request(p, STORE_MPU_ABORT, p->a);
+        abort.upload_id = create.res.upload_id;
+        store_run(p->store, &abort, NULL);
+        store_request_clear(&abort);
+    }
+    store_request_clear(&create);
+    return yes;
+}
+
+static bool probe_upload(struct probe *p, const char *upload_id, struct store_caps *ret)
 {
     struct store_request copy = request(p, STORE_MPU_COPY_PART, p->a);
     copy.upload_id = upload_id;
     copy.part_number = 2;
     copy.from_bucket = p->bucket;
     copy.from_key = p->a;
-    *ret_copy_part = run(p, &copy) == 0 && copy.res.object.etag;
+    ret->copy_part = run(p, &copy) == 0 && copy.res.object.etag;
     store_request_clear(&copy);
+
+    struct store_request checked = request(p, STORE_MPU_PART, p->a);
+    checked.upload_id = upload_id;
+    checked.part_number = 3;
+    ret->checksum_part = looks_at_checksum(p, &checked);
+    store_request_clear(&checked);
 
     struct store_request part = request(p, STORE_MPU_PART, p->a);
     part.upload_id = upload_id;
@@ -148,18 +266,17 @@ static bool probe_upload(struct probe *p, const char *upload_id, bool *ret_copy_
     return yes;
 }
 
-static bool probe_complete(struct probe *p, bool *ret_copy_part)
+static bool probe_complete(struct probe *p, struct store_caps *ret)
 {
-    *ret_copy_part = false;
     struct store_request create = request(p, STORE_MPU_CREATE, p->a);
     if (run(p, &create) < 0) {
         store_request_clear(&create);
         return false;
     }
-    bool yes = probe_upload(p, create.res.upload_id, ret_copy_part);
+    bool yes = probe_upload(p, create.res.upload_id, ret);
     struct store_request abort = request(p, STORE_MPU_ABORT, p->a);
     abort.upload_id = create.res.upload_id;
-    run(p, &abort);
+    store_run(p->store, &abort, NULL);
     store_request_clear(&abort);
     store_request_clear(&create);
     return yes;
@@ -178,8 +295,8 @@ static void clean_up(struct probe *p)
 static void warn_refused(const struct s3 *s3, const char *refusal)
 {
     log_warning("not permitted to try out what the server can do (%s): what could not be tried of "
-                "conditional writes and copying by parts counts as missing; to change that, permit "
-                "putting, copying and deleting s3://%s/%s" PROBE_NAME "*",
+                "conditional writes, copying by parts and checksums counts as missing; to change "
+                "that, permit putting, copying and deleting s3://%s/%s" PROBE_NAME "*",
                 refusal, s3->probe_bucket, s3->probe_prefix);
 }
 
@@ -206,7 +323,12 @@ static bool probe(struct s3 *s3, struct store_caps *ret)
     ret->put_if = probe_put(&p);
     if (ensure_object(&p)) {
         ret->copy_if = probe_copy(&p);
-        ret->complete_if = probe_complete(&p, &ret->copy_part);
+        ret->complete_if = probe_complete(&p, ret);
+        ret->checksum = probe_checksum(&p);
+        /* The copy first: of an object that was put with a checksum. */
+        bool copied = ret->copy_part && probe_checksum_mpu(&p, true);
+        ret->checksum_mpu = probe_checksum_mpu(&p, false);
+        ret->copy_into_checksum_mpu = copied && ret->checksum_mpu;
         ret->delete_if = probe_delete(&p); /* last: where it is not honoured, the object is gone */
     }
     clean_up(&p);
@@ -215,8 +337,10 @@ static bool probe(struct s3 *s3, struct store_caps *ret)
     } else if (p.refusal[0]) {
         warn_refused(s3, p.refusal);
     }
-    log_debug("capabilities: put_if=%d complete_if=%d copy_if=%d delete_if=%d copy_part=%d%s",
+    log_debug("capabilities: put_if=%d complete_if=%d copy_if=%d delete_if=%d copy_part=%d "
+              "checksum=%d checksum_part=%d checksum_mpu=%d copy_into_checksum_mpu=%d%s",
               ret->put_if, ret->complete_if, ret->copy_if, ret->delete_if, ret->copy_part,
+              ret->checksum, ret->checksum_part, ret->checksum_mpu, ret->copy_into_checksum_mpu,
               p.passing ? " (not sure)" : "");
     g_free(p.a);
     g_free(p.etag);

@@ -54,7 +54,8 @@ struct s3_op {
     char *region;          /* what the exchange was signed for */
     const char *why;       /* a sentence for x.reply.err, from prepare or begin; static */
     enum store_class why_cls;
-    char *marker, *upload_marker; /* where the next page begins; NULL = first */
+    struct store_checksum checksum; /* sent with the body */
+    char *marker, *upload_marker;   /* where the next page begins; NULL = first */
     GPtrArray
         *single; /* DELETE_MANY: keys that XML cannot hold (the request's), deleted one by one */
     guint next_single; /* the one that the exchange deletes, plus 1; 0 = the exchange is the POST */
@@ -85,6 +86,8 @@ int s3_parse_uploads(struct s3_op *op, const GString *body, bool *ret_more);
 int s3_parse_parts(struct s3_op *op, const GString *body, bool *ret_more);
 int s3_parse_upload_id(struct s3_op *op, const GString *body);
 int s3_parse_etag(struct s3_op *op, const GString *body); /* of COPY, MPU_COPY_PART, MPU_COMPLETE */
+/* MPU_COPY_PART: the part's CRC32C, where the reply has one. */
+void s3_parse_copied_checksum(struct s3_op *op, const GString *body);
 int s3_parse_tags(struct s3_op *op, const GString *body);
 int s3_parse_deleted(struct s3_op *op, const GString *body);
 char *s3_unquote_etag(const char *etag);

@@ -273,9 +273,23 @@ int s3_parse_uploads(struct s3_op *op, const GString *body, bool *ret_more)
 
 /* Parts */
 
+/* Base64 of four bytes, big end first. "…-3" is the checksum of an object's parts' checksums. */
+static struct store_checksum parse_checksum(const char *text)
+{
+    gsize n = 0;
+    g_autofree guchar *bytes = strlen(text) == 8 ? g_base64_decode(text, &n) : NULL;
+    uint32_t be;
+    if (n != sizeof be) {
+        return (struct store_checksum){0};
+    }
+    memcpy(&be, bytes, sizeof be);
+    return (struct store_checksum){.set = true, .crc32c = GUINT32_FROM_BE(be)};
+}
+
 struct parts {
     GPtrArray *parts;
     uint64_t number, size;
+    struct store_checksum checksum;
     char *etag, *next;
     bool seen_root, truncated, bad;
 };
@@ -287,6 +301,7 @@ static void parts_start(void *ctx, const char *path)
         p->seen_root = true;
     } else if (strcmp(path, "ListPartsResult/Part") == 0) {
         p->number = p->size = 0;
+        p->checksum.set = false;
         g_clear_pointer(&p->etag, g_free);
     }
 }
@@ -301,13 +316,17 @@ static void parts_end(void *ctx, const char *path, const char *text)
     } else if (strcmp(path, "ListPartsResult/Part/ETag") == 0) {
         g_free(p->etag);
         p->etag = s3_unquote_etag(text);
+    } else if (strcmp(path, "ListPartsResult/Part/ChecksumCRC32C") == 0) {
+        p->checksum = parse_checksum(text);
     } else if (strcmp(path, "ListPartsResult/Part") == 0) {
         const struct store_part *last = p->parts->len ? p->parts->pdata[p->parts->len - 1] : NULL;
         if (p->number == 0 || p->etag == NULL || (last && p->number <= last->number)) {
             p->bad = true;
             return;
         }
-        g_ptr_array_add(p->parts, store_part_new((unsigned)p->number, p->size, p->etag));
+        struct store_part *part = store_part_new((unsigned)p->number, p->size, p->etag);
+        part->checksum = p->checksum;
+        g_ptr_array_add(p->parts, part);
     } else if (strcmp(path, "ListPartsResult/IsTruncated") == 0) {
         p->truncated = strcmp(text, "true") == 0;
     } else if (strcmp(path, "ListPartsResult/NextPartNumberMarker") == 0) {
@@ -392,6 +411,15 @@ int s3_parse_etag(struct s3_op *op, const GString *body)
         op->req->res.object.etag = s3_unquote_etag(etag);
     }
     return r;
+}
+
+void s3_parse_copied_checksum(struct s3_op *op, const GString *body)
+{
+    static const char *const roots[] = {"CopyPartResult", NULL};
+    g_autofree char *text = NULL;
+    if (parse_value(body, roots, "ChecksumCRC32C", &text) == 0) {
+        op->req->res.checksum = parse_checksum(text);
+    }
 }
 
 /* Tags */

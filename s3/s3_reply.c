@@ -498,6 +498,7 @@ static void digest_written(struct s3_op *op)
 {
     take_object(op);
     op->req->res.bytes = op->x.reply.bytes;
+    op->req->res.checksum = op->checksum;
     if (op->req->res.object.etag == NULL || *op->req->res.object.etag == '\0') {
         fail_reply(op, "the reply has no ETag");
     }
@@ -536,6 +537,9 @@ static bool digest_ok(struct s3_op *op)
     case STORE_MPU_COPY_PART:
     case STORE_MPU_COMPLETE:
         r = digest_made(op);
+        if (op->req->verb == STORE_MPU_COPY_PART) {
+            s3_parse_copied_checksum(op, body);
+        }
         break;
     case STORE_LIST:
         r = s3_parse_list(op, body);

@@ -154,10 +154,31 @@ static void body_xml(struct message *m, GString *xml, bool with_md5)
     }
 }
 
+static void base64_checksum(uint32_t crc, char ret[static 16])
+{
+    const uint32_t be = GUINT32_TO_BE(crc);
+    g_autofree char *b64 = g_base64_encode((const guchar *)&be, sizeof be);
+    g_strlcpy(ret, b64, 16);
+}
+
 static void body_source(struct message *m)
 {
-    m->op->x.source = &m->req->source;
+    const struct store_source *source = &m->req->source;
+    m->op->x.source = source;
     m->payload_hash = SIGV4_UNSIGNED;
+    m->op->checksum.set = source->checksum != NULL;
+    if (source->checksum == NULL) {
+        return;
+    }
+    int r = source->checksum(source->ctx, &m->op->checksum.crc32c);
+    if (r < 0) {
+        m->err = r;
+        m->op->why = "the bytes to send are not what they were";
+        return;
+    }
+    char b64[16];
+    base64_checksum(m->op->checksum.crc32c, b64);
+    header(m, "x-amz-checksum-crc32c", b64);
 }
 
 static void build_list(struct message *m)
@@ -251,6 +272,11 @@ static void build_complete(struct message *m)
             p->etag[0] == '"' ? g_strdup(p->etag) : g_strdup_printf("\"%s\"", p->etag);
         g_string_append_printf(xml, "<Part><PartNumber>%u</PartNumber>", p->number);
         xml_append(xml, "ETag", etag);
+        if (p->checksum.set) {
+            char b64[16];
+            base64_checksum(p->checksum.crc32c, b64);
+            xml_append(xml, "ChecksumCRC32C", b64);
+        }
         g_string_append(xml, "</Part>");
     }
     g_string_append(xml, "</CompleteMultipartUpload>");
@@ -335,6 +361,7 @@ static void build_object(struct message *m)
         m->method = "POST";
         param(m, "uploads", NULL);
         header_object(m, m->req->headers);
+        header(m, "x-amz-checksum-algorithm", m->req->with_checksums ? "CRC32C" : NULL);
         break;
     case STORE_MPU_PART:
         m->method = "PUT";

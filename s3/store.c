@@ -284,6 +284,13 @@ int store_run(struct store *s, struct store_request *req, struct cancel *cancel)
     return req->res.err;
 }
 
+bool store_refused_digest(const struct store_result *res)
+{
+    return res->err < 0 && (strcmp(res->code, "BadDigest") == 0 ||
+                            strcmp(res->code, "XAmzContentChecksumMismatch") == 0 ||
+                            strcmp(res->code, "XAmzContentSHA256Mismatch") == 0);
+}
+
 /* Requests and results */
 
 void store_request_clear(struct store_request *req)

@@ -90,10 +90,19 @@ struct store_entry {
     bool is_prefix;
 };
 
+/* A CRC32C (base/crc32c.h), where one is known. */
+struct store_checksum {
+    bool set;
+    uint32_t crc32c;
+};
+
 struct store_part {
     unsigned number; /* 1..10000 */
     uint64_t size;
     char *etag;      /* owned */
+    /* MPU_COMPLETE of an upload created with_checksums: what MPU_PART or MPU_COPY_PART had in res.checksum, for every part;
+     * of another upload: never set. MPU_LIST_PARTS: what the server tells. */
+    struct store_checksum checksum;
 };
 
 struct store_result {
@@ -104,6 +113,7 @@ struct store_result {
     char detail[160];      /* a sentence for the log; no secrets */
     uint64_t retry_after_ns;
     uint64_t bytes;        /* body bytes delivered to the sink, or taken from the source and acknowledged */
+    struct store_checksum checksum; /* PUT, MPU_PART: what was sent along; MPU_COPY_PART: what the reply says, if it does */
     struct store_object object;
     GPtrArray *entries;    /* struct store_entry*, in byte order of keys, frees its elements */
     char *token;           /* LIST: pass in the next request; NULL on the last page */
@@ -114,11 +124,16 @@ struct store_result {
 };
 
 /* Body of PUT and MPU_PART. read() fills buf with n bytes of the body from offset off (0 ≤ off, off+n ≤ size): n or
- * -errno. Called on store threads, any offset, again after a retry; bytes must stay the same till done; must not block on the network. */
+ * -errno. Called on store threads, any offset, again after a retry; bytes must stay the same till done; must not block on the network.
+ * checksum(), where there is one, gives the CRC32C of the whole body: 0, or -errno which ends the request with it. It is sent
+ * along, and a server that has caps.checksum (PUT), caps.checksum_part or (created with_checksums) caps.checksum_mpu (MPU_PART)
+ * refuses bytes that differ: -EIO, RETRY, store_refused_digest(). Only for such servers: others may refuse the header, or not look.
+ * Called as read() is, once for each time that the request is sent. */
 struct store_source {
     ssize_t (*read)(void *ctx, uint64_t off, void *buf, size_t n);
     void *ctx;
     uint64_t size;
+    int (*checksum)(void *ctx, uint32_t *ret_crc32c); /* NULL: none is sent */
 };
 
 /* Body of GET. write() takes n bytes that lie at offset off of the *object*: 0, or -errno which ends the request with it.
@@ -147,6 +162,8 @@ struct store_request {
     struct store_sink sink;
     const struct store_headers *headers; /* PUT, MPU_CREATE; COPY with replace_headers */
     bool replace_headers;                /* COPY: headers replace the source's (else all are carried over) */
+    bool with_checksums;                 /* MPU_CREATE: every MPU_PART will have a checksum, and COMPLETE those of all parts. Needs
+                                          * caps.checksum_mpu, and for MPU_COPY_PART into it caps.copy_into_checksum_mpu */
     const char *from_bucket, *from_key, *from_if_match;
     const char *prefix, *delimiter, *start_after, *token; /* NULL = none; delimiter "/" or NULL. token wins over start_after */
     unsigned max_keys;                   /* 0 = STORE_LIST_MAX */
@@ -173,6 +190,10 @@ struct store_caps {
     bool delete_if;   /* DELETE honours if_match */
     bool copy_part;   /* MPU_COPY_PART works */
     bool list_meta;   /* LIST can carry user metadata (MinIO's extension) */
+    bool checksum;      /* PUT takes a CRC32C, and refuses a body that has another one */
+    bool checksum_part; /* so does MPU_PART into an upload that was not created with_checksums */
+    bool checksum_mpu;  /* so does MPU_PART into one that was, and COMPLETE takes the parts' */
+    bool copy_into_checksum_mpu; /* MPU_COPY_PART works there too, and COMPLETE with what its reply says */
 };
 
 struct store_ops {
@@ -202,6 +223,8 @@ void store_complete(struct store_request *req);
 
 /* The synchronous face: submits, waits, returns req->res.err. Overrides done and ctx. When `cancel` fires: cancels, waits for done, -EINTR. */
 int store_run(struct store *s, struct store_request *req, struct cancel *cancel);
+/* Whether a request failed since the bytes that arrived were not those that were meant. */
+bool store_refused_digest(const struct store_result *res);
 
 /* Frees what res holds and zeroes it; the request may then be reused. */
 void store_request_clear(struct store_request *req);

@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/crc32c.h"
 #include "base/log.h"
 #include "base/mutex.h"
 #include "base/workq.h"
@@ -47,6 +48,22 @@ static int check_cancelled(struct job *job)
     return atomic_load_explicit(&job->cancelled, memory_order_relaxed) ? -ECANCELED : 0;
 }
 
+/* What the source says of its bytes, once all are written. */
+static int check_digest(struct store_request *req, const struct local_blob_writer *w)
+{
+    const struct store_source *src = &req->source;
+    uint32_t crc;
+    if (src->checksum == NULL) {
+        return 0;
+    }
+    int r = src->checksum(src->ctx, &crc);
+    if (r < 0) {
+        return r;
+    }
+    req->res.checksum = (struct store_checksum){.set = true, .crc32c = crc};
+    return crc == w->crc32c ? 0 : local_fail(req, LOCAL_BAD_DIGEST);
+}
+
 static int write_source(struct job *job, struct local_blob_writer *w)
 {
     const struct store_source *src = &job->req->source;
@@ -67,7 +84,7 @@ static int write_source(struct job *job, struct local_blob_writer *w)
         }
         off += (uint64_t)n;
     }
-    return 0;
+    return check_digest(job->req, w);
 }
 
 /* Calls fn with the view's bytes, in order; off counts in the body. */
@@ -178,9 +195,16 @@ static int verb_mpu_part(struct job *job)
     return r;
 }
 
+struct digest {
+    EVP_MD_CTX *md5;
+    uint32_t crc32c;
+};
+
 static int to_digest(void *ctx, uint64_t off, const void *buf, size_t n)
 {
-    return EVP_DigestUpdate(ctx, buf, n) == 1 ? 0 : -EIO;
+    struct digest *d = ctx;
+    d->crc32c = crc32c(d->crc32c, buf, n);
+    return EVP_DigestUpdate(d->md5, buf, n) == 1 ? 0 : -EIO;
 }
 
 /* The bytes are shared, and read only for the part's ETag. */
@@ -197,18 +221,19 @@ static int verb_mpu_copy_part(struct job *job)
     if (r < 0) {
         return r;
     }
-    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
-    r = ctx != NULL && EVP_DigestInit_ex(ctx, EVP_md5(), NULL) == 1 ? 0 : -ENOMEM;
+    struct digest d = {.md5 = EVP_MD_CTX_new()};
+    r = d.md5 != NULL && EVP_DigestInit_ex(d.md5, EVP_md5(), NULL) == 1 ? 0 : -ENOMEM;
     if (r == 0) {
-        r = view_foreach(job, &v, to_digest, ctx);
+        r = view_foreach(job, &v, to_digest, &d);
     }
     if (r == 0) {
-        r = EVP_DigestFinal_ex(ctx, md, NULL) == 1 ? 0 : -EIO;
+        r = EVP_DigestFinal_ex(d.md5, md, NULL) == 1 ? 0 : -EIO;
     }
-    EVP_MD_CTX_free(ctx);
+    EVP_MD_CTX_free(d.md5);
     if (r < 0) {
         return r;
     }
+    req->res.checksum = (struct store_checksum){.set = true, .crc32c = d.crc32c};
     local_hex(md, LOCAL_MD5_LEN, etag);
     return local_mpu_part(job->st->index, req, etag, NULL, &v);
 }
@@ -318,8 +343,15 @@ static void local_cancel(struct store *s, struct store_request *req)
 
 static void local_caps(struct store *s, struct store_caps *ret)
 {
-    *ret = (struct store_caps){
-        .put_if = true, .complete_if = true, .copy_if = true, .delete_if = true, .copy_part = true};
+    *ret = (struct store_caps){.put_if = true,
+                               .complete_if = true,
+                               .copy_if = true,
+                               .delete_if = true,
+                               .copy_part = true,
+                               .checksum = true,
+                               .checksum_part = true,
+                               .checksum_mpu = true,
+                               .copy_into_checksum_mpu = true};
 }
 
 static void local_destroy(struct store *s)

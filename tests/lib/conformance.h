@@ -52,6 +52,7 @@ void conf_list_cases(GArray *cases);
 void conf_delete_cases(GArray *cases);
 void conf_async_cases(GArray *cases);
 void conf_endpoint_cases(GArray *cases);
+void conf_checksums_cases(GArray *cases);
 
 /* What a server is known to do otherwise. */
 struct conf_deviation {

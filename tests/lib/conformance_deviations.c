@@ -39,6 +39,10 @@ static const struct conf_deviation rows[] = {
     {"minio", "if/copy-mismatch", "expected ESTALE CONFLICT, got 0 OK 200"},
     {"minio", "caps/copy-if", "the probe does not find it"},
     {"minio", "caps/delete-if", "the probe does not find it"},
+    /* A part that is copied has no checksum, and an upload with checksums takes no such part. */
+    {"minio", "caps/copy-into-checksum-mpu", "the probe does not find it"},
+    {"minio", "checksum/copied", "InvalidArgument"},
+    {"minio", "checksum/copied-range", "InvalidArgument"},
     {"minio", "multipart/garbage-upload-id", "XMinioInvalidResourceName"},
     {"minio", "multipart/list-uploads-prefix", "0 uploads below the prefix"}, /* only a whole key */
     {"minio", "tags/unicode", "InvalidTag"},
@@ -75,6 +79,9 @@ static const struct conf_deviation rows[] = {
     {"versitygw", "caps/copy-if", "the probe does not find it"},
     /* A self-copy that replaces the headers keeps those that are not named. */
     {"versitygw", "copy/self-replace", "the headers are not the new ones: text/x-second, fr"},
+    /* The checksum of a part copied from a range is said to be that of the whole source. */
+    {"versitygw", "caps/copy-into-checksum-mpu", "the probe does not find it"},
+    {"versitygw", "checksum/copied-range", "the reply tells another checksum"},
     {"versitygw", "bucket/name-two-dots", "got 0 OK 200"},
     /* A body that breaks off is taken for a whole one, once the connection is gone. */
     {"versitygw", "put/source-error", "expected 3 bytes", true},

@@ -244,6 +244,10 @@ static const struct cap_row cap_rows[] = {
     {"caps/copy-if", offsetof(struct store_caps, copy_if)},
     {"caps/delete-if", offsetof(struct store_caps, delete_if)},
     {"caps/copy-part", offsetof(struct store_caps, copy_part)},
+    {"caps/checksum", offsetof(struct store_caps, checksum)},
+    {"caps/checksum-part", offsetof(struct store_caps, checksum_part)},
+    {"caps/checksum-mpu", offsetof(struct store_caps, checksum_mpu)},
+    {"caps/copy-into-checksum-mpu", offsetof(struct store_caps, copy_into_checksum_mpu)},
 };
 
 static void cap_case(struct conf *c, const void *arg)

@@ -13,11 +13,13 @@ struct object {
     GBytes *bytes;
     struct store_object attr;
     GHashTable *tags;
+    struct store_checksum checksum; /* a part's, of an upload with_checksums */
 };
 
 struct upload {
     char *name; /* bucket/key */
     struct store_headers headers;
+    bool with_checksums;
     GHashTable *parts; /* number → struct object */
 };
 

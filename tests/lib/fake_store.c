@@ -169,7 +169,11 @@ struct store *fake_store_new(const struct fake_params *p)
                                             .complete_if = true,
                                             .copy_if = true,
                                             .delete_if = true,
-                                            .copy_part = true};
+                                            .copy_part = true,
+                                            .checksum = true,
+                                            .checksum_part = true,
+                                            .checksum_mpu = true,
+                                            .copy_into_checksum_mpu = true};
     f->prng = p->seed * 0x9E3779B97F4A7C15ULL | 1;
     f->queue = g_ptr_array_new();
     f->held = g_ptr_array_new();

@@ -3,7 +3,8 @@
  * fake_store: a store in memory for the tests of the layers above: objects with bytes, ETag and
  * headers; every request ends on the store's own thread, in an order that a seeded generator
  * chooses among those that wait. Conditions (if_match, if_none_match, from_if_match) hold on every
- * verb. A hook sees each request before it runs and may fail, hold or drop bytes of it.
+ * verb. Checksums are looked at as strictly as any server does: a wrong one, one missing or one too many
+ * where an upload was created with_checksums or not, is refused. A hook sees each request before it runs and may fail, hold or drop bytes of it.
  *
  * Buckets need not be created; LIST knows prefix, delimiter, start_after, token and max_keys;
  * TAGS_*, BUCKETS and BUCKET_* are minimal. GET fills res.object before it delivers the body.
@@ -23,7 +24,7 @@ enum fake_action {
 
 struct fake_params {
     uint64_t seed;
-    struct store_caps *caps; /* NULL = all true but list_meta */
+    struct store_caps *caps; /* NULL = all true but list_meta. A checksum that they do not allow is an error */
     /* Called on the store's thread, no lock held, once per request (held ones are not shown again).
      * For a GET it may set *cut to the number of body bytes after which the connection breaks:
      * the result is then -EIO, RETRY, with res.object filled. */

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/crc32c.h"
 #include "tests/lib/fake.h"
 
 char *fake_name(const char *bucket, const char *key)
@@ -170,10 +171,37 @@ static GBytes *read_source(struct store_request *req)
     return g_bytes_new_take(g_steal_pointer(&buf), size);
 }
 
+static uint32_t crc_of(GBytes *bytes)
+{
+    gsize n;
+    const void *data = g_bytes_get_data(bytes, &n);
+    return crc32c(0, data, n);
+}
+
+/* The checksum that came with a body; allowed: whether the server takes one there. */
+static bool check_digest(struct store_request *req, GBytes *bytes, bool allowed)
+{
+    const struct store_source *source = &req->source;
+    uint32_t crc = 0;
+    if (!source->checksum)
+        return true;
+    int r = source->checksum(source->ctx, &crc);
+    if (r < 0) {
+        store_result_fail(&req->res, r, STORE_CLASS_FATAL, NULL, "source failed");
+    } else if (!allowed) {
+        invalid(&req->res, "InvalidRequest");
+    } else if (crc != crc_of(bytes)) {
+        store_result_fail(&req->res, -EIO, STORE_CLASS_RETRY, "BadDigest", "damaged on its way");
+        req->res.http_status = 400;
+    }
+    req->res.checksum = (struct store_checksum){.set = req->res.err == 0, .crc32c = crc};
+    return req->res.err == 0;
+}
+
 static void run_put(struct fake_store *f, struct store_request *req)
 {
     g_autoptr(GBytes) bytes = read_source(req);
-    if (!bytes)
+    if (!bytes || !check_digest(req, bytes, f->caps.checksum))
         return;
     mutex_lock(&f->lock);
     if (check_locked(f, req) == 0)
@@ -302,7 +330,9 @@ static void run_mpu_create(struct fake_store *f, struct store_request *req)
     u->name = fake_name(req->bucket, req->key);
     store_headers_copy(&u->headers, req->headers);
     u->parts = g_hash_table_new_full(NULL, NULL, NULL, fake_object_free);
+    u->with_checksums = req->with_checksums;
     mutex_lock(&f->lock);
+    assert(!u->with_checksums || f->caps.checksum_mpu);
     req->res.upload_id = g_strdup_printf("upload-%" G_GUINT64_FORMAT, ++f->serial);
     g_hash_table_replace(f->uploads, g_strdup(req->res.upload_id), u);
     mutex_unlock(&f->lock);
@@ -314,6 +344,18 @@ static void add_part_locked(struct fake_store *f, struct store_request *req, GBy
     if (!u)
         return;
     struct object *part = fake_object_new_locked(f, bytes, NULL);
+    bool copied = req->verb == STORE_MPU_COPY_PART;
+    if (u->with_checksums) {
+        if (copied && f->caps.copy_into_checksum_mpu)
+            req->res.checksum = (struct store_checksum){.set = true, .crc32c = crc_of(bytes)};
+        part->checksum = req->res.checksum;
+    }
+    if ((u->with_checksums && !part->checksum.set) ||
+        (!u->with_checksums && req->res.checksum.set && !f->caps.checksum_part)) {
+        invalid(&req->res, "InvalidRequest");
+        fake_object_free(part);
+        return;
+    }
     g_hash_table_replace(u->parts, GUINT_TO_POINTER(req->part_number), part);
     req->res.object.etag = g_strdup(part->attr.etag);
 }
@@ -323,7 +365,7 @@ static void run_mpu_part(struct fake_store *f, struct store_request *req)
     g_autoptr(GBytes) bytes = NULL;
     if (req->verb == STORE_MPU_PART) {
         bytes = read_source(req);
-        if (!bytes)
+        if (!bytes || !check_digest(req, bytes, f->caps.checksum_part || f->caps.checksum_mpu))
             return;
     }
     mutex_lock(&f->lock);
@@ -350,7 +392,9 @@ static void run_mpu_complete(struct fake_store *f, struct store_request *req)
     for (size_t i = 0; u && i < req->n_parts; i++) {
         const struct store_part *want = &req->parts[i];
         struct object *part = g_hash_table_lookup(u->parts, GUINT_TO_POINTER(want->number));
-        if (!part || strcmp(part->attr.etag, want->etag) != 0) {
+        if (!part || strcmp(part->attr.etag, want->etag) != 0 ||
+            part->checksum.set != want->checksum.set ||
+            (part->checksum.set && part->checksum.crc32c != want->checksum.crc32c)) {
             invalid(&req->res, "InvalidPart");
             u = NULL;
         } else if (i + 1 < req->n_parts && part->attr.size < STORE_PART_MIN) {

@@ -83,6 +83,7 @@ static GArray *all_cases(void)
     conf_delete_cases(cases);
     conf_async_cases(cases);
     conf_endpoint_cases(cases);
+    conf_checksums_cases(cases);
     return cases;
 }
 

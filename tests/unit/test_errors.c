@@ -108,6 +108,7 @@ static const struct row rows[] = {
     {0, 400, "RequestTimeout", STORE_PUT, -ETIMEDOUT, RETRY, RETRY},
     {0, 408, NULL, STORE_PUT, -ETIMEDOUT, RETRY, RETRY},
     {0, 400, "BadDigest", STORE_PUT, -EIO, RETRY, RETRY},
+    {0, 400, "XAmzContentChecksumMismatch", STORE_MPU_PART, -EIO, RETRY, RETRY},
     /* an error in the body of a 200: the server had begun */
     {0, 200, "InternalError", STORE_MPU_COMPLETE, -EIO, RETRY, AMBIGUOUS},
     {0, 200, "SlowDown", STORE_MPU_COMPLETE, -EAGAIN, RETRY, AMBIGUOUS},

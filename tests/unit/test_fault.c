@@ -10,6 +10,7 @@
 
 #include "base/cancel.h"
 #include "base/clock.h"
+#include "base/crc32c.h"
 #include "base/mutex.h"
 #include "base/thread.h"
 #include "s3/fault.h"
@@ -170,6 +171,50 @@ static void test_verbs(void)
     g_free(put_letters(fake, 10));
     g_assert_cmpint(store_run(s, &head, NULL), ==, 0);
     g_assert_cmpuint(store_fault_count(s), ==, 0);
+    store_free(s);
+}
+
+static int letters_checksum(void *ctx, uint32_t *ret)
+{
+    char buf[1000];
+    letters_read(ctx, 0, buf, sizeof(buf));
+    *ret = crc32c(0, buf, sizeof(buf));
+    return 0;
+}
+
+/* One bit of the body differs: unnoticed, or refused where the checksum came along. */
+static void test_flip(void)
+{
+    struct store *fake, *s = fault_new("rate=1,kinds=flip", &fake);
+    char letters[1000];
+    letters_read(NULL, 0, letters, sizeof(letters));
+    for (int i = 0; i < 20; i++) {
+        _cleanup_request_ struct store_request put = put_request();
+        g_assert_cmpint(store_run(s, &put, NULL), ==, 0);
+        g_autoptr(GBytes) there = fake_store_get(fake, "b", "k", NULL);
+        const char *got = g_bytes_get_data(there, NULL);
+        unsigned differ = 0;
+        for (size_t k = 0; k < sizeof(letters); k++)
+            differ += (unsigned)__builtin_popcount((uint8_t)(got[k] ^ letters[k]));
+        g_assert_cmpuint(differ, ==, 1);
+        fake_store_delete(fake, "b", "k");
+        put.source.checksum = letters_checksum;
+        g_assert_cmpint(store_run(s, &put, NULL), ==, -EIO);
+        g_assert_true(store_refused_digest(&put.res));
+        g_assert_null(fake_store_get(fake, "b", "k", NULL));
+    }
+    _cleanup_request_ struct store_request empty = put_request(), head = head_request();
+    empty.source.size = 0;
+    g_assert_cmpint(store_run(s, &empty, NULL), ==, 0);
+    g_assert_cmpint(store_run(s, &head, NULL), ==, 0);
+    g_assert_cmpuint(store_fault_count(s), ==, 40);
+    store_free(s);
+    /* Only who asks for it gets it. */
+    s = fault_new("rate=1", &fake);
+    for (int i = 0; i < 100; i++) {
+        _cleanup_request_ struct store_request put = put_request();
+        g_assert_cmpint(store_run(s, &put, NULL), <, 0);
+    }
     store_free(s);
 }
 
@@ -398,6 +443,7 @@ int main(int argc, char **argv)
     g_test_add_func("/fault/reports", test_reports);
     g_test_add_func("/fault/verbs", test_verbs);
     g_test_add_func("/fault/cut", test_cut);
+    g_test_add_func("/fault/flip", test_flip);
     g_test_add_func("/fault/real-failures", test_real_failures);
     g_test_add_func("/fault/seed", test_seed_decides);
     g_test_add_func("/fault/delay", test_delay);

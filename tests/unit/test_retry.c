@@ -7,6 +7,7 @@
 #include <glib.h>
 #include <string.h>
 
+#include "base/crc32c.h"
 #include "tests/lib/retry_rig.h"
 #include "tests/lib/seed.h"
 
@@ -498,6 +499,45 @@ static void test_buckets_repeated(void)
     }
 }
 
+static enum fake_action damaged(struct rig *rig, unsigned n, struct store_request *req,
+                                uint64_t *cut)
+{
+    if (n >= *(unsigned *)rig->arg)
+        return FAKE_GO;
+    store_result_fail(&req->res, -EIO, STORE_CLASS_RETRY, "BadDigest", "other bytes arrived");
+    req->res.http_status = 400;
+    return FAKE_FAIL;
+}
+
+static int letters_checksum(void *ctx, uint32_t *ret)
+{
+    char buf[100];
+    letters_read(ctx, 0, buf, sizeof(buf));
+    *ret = crc32c(0, buf, sizeof(buf));
+    return 0;
+}
+
+/* A body that arrives damaged is sent again, with its checksum, and not for ever. */
+static void test_damaged(void)
+{
+    for (unsigned times = 0; times < 6; times++) {
+        struct rig rig;
+        rig_init(&rig, damaged);
+        rig.arg = &times;
+        _cleanup_request_ struct store_request req = {
+            .verb = STORE_PUT,
+            .bucket = "b",
+            .key = "k",
+            .if_none_match = times % 2,
+            .source = {.read = letters_read, .checksum = letters_checksum, .size = 100}};
+        g_assert_cmpint(store_run(rig.store, &req, NULL), ==, times < 4 ? 0 : -EIO);
+        g_assert_cmpuint(rig_requests(&rig, STORE_PUT), ==, MIN(times + 1, 4));
+        g_assert_true(req.res.checksum.set == (times < 4));
+        g_assert_true(store_refused_digest(&req.res) == (times >= 4));
+        rig_fini(&rig);
+    }
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -512,6 +552,7 @@ int main(int argc, char **argv)
     g_test_add_func("/retry/deadline/failing", test_deadline_while_failing);
     g_test_add_func("/retry/deadline/running", test_deadline_while_running);
     g_test_add_func("/retry/put", test_put_repeated);
+    g_test_add_func("/retry/damaged", test_damaged);
     g_test_add_func("/retry/complete", test_complete_repeated);
     g_test_add_func("/retry/delete", test_delete_repeated);
     g_test_add_func("/retry/buckets", test_buckets_repeated);

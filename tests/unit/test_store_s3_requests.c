@@ -93,6 +93,65 @@ static void test_body(struct fixture *f, gconstpointer data)
     g_hash_table_unref(h.meta);
 }
 
+static int crc_rfc(void *ctx, uint32_t *ret)
+{
+    *ret = 0x8a9136aa;
+    return ctx ? -EIO : 0;
+}
+
+/* The checksum goes along, signed; an upload says that its parts will have one; COMPLETE has those
+ * that are known. A reply's that is not four bytes in base64 is none. */
+static void test_checksum(struct fixture *f, gconstpointer data)
+{
+    const struct store_part parts[] = {
+        {.number = 1, .etag = (char[]){"e1"}, .checksum = {.set = true, .crc32c = 1}},
+        {.number = 2, .etag = (char[]){"e2"}}};
+    liar_say(f->liar, 200, ETAG, "");
+    struct store_result *r =
+        RUN(.verb = STORE_PUT, .key = "k", .source = {.size = 32, .checksum = crc_rfc});
+    expect(r, 0, STORE_CLASS_OK);
+    g_assert_true(r->checksum.set && r->checksum.crc32c == 0x8a9136aa);
+    g_autofree char *put = liar_request(f->liar, 0);
+    g_assert_nonnull(strstr(put, "\r\nx-amz-checksum-crc32c: ipE2qg==\r\n"));
+    g_assert_nonnull(strstr(put, "SignedHeaders=host;x-amz-checksum-crc32c;"));
+
+    liar_say(f->liar, 200, "", "<InitiateMultipartUploadResult><UploadId>u</UploadId>"
+                               "</InitiateMultipartUploadResult>");
+    expect(RUN(.verb = STORE_MPU_CREATE, .key = "k", .with_checksums = true), 0, STORE_CLASS_OK);
+    g_autofree char *create = liar_request(f->liar, 1);
+    g_assert_nonnull(strstr(create, "\r\nx-amz-checksum-algorithm: CRC32C\r\n"));
+
+    liar_say(f->liar, 200, "", "<CompleteMultipartUploadResult><ETag>e</ETag>"
+                               "</CompleteMultipartUploadResult>");
+    expect(RUN(.verb = STORE_MPU_COMPLETE, .key = "k", .upload_id = "u", .parts = parts,
+               .n_parts = 2),
+           0, STORE_CLASS_OK);
+    g_autofree char *complete = liar_request(f->liar, 2);
+    g_assert_nonnull(strstr(complete, "<ETag>&quot;e1&quot;</ETag>"
+                                      "<ChecksumCRC32C>AAAAAQ==</ChecksumCRC32C></Part>") ?:
+                     strstr(complete, "\"e1\"</ETag><ChecksumCRC32C>AAAAAQ==</ChecksumCRC32C>"
+                                      "</Part>"));
+    g_assert_nonnull(strstr(complete, "</ETag></Part>"));
+
+    static const char *const replies[] = {"AAAAAQ==", "AAAAAQ==-2", "", "!", "AAAAAAAAAAA="};
+    for (size_t i = 0; i < G_N_ELEMENTS(replies); i++) {
+        g_autofree char *body =
+            g_strdup_printf("<CopyPartResult><ETag>e</ETag><ChecksumCRC32C>%s</ChecksumCRC32C>"
+                            "</CopyPartResult>",
+                            replies[i]);
+        liar_say(f->liar, 200, "", body);
+        r = RUN(.verb = STORE_MPU_COPY_PART, .key = "k", .upload_id = "u", .part_number = 1,
+                .from_bucket = "b", .from_key = "f");
+        expect(r, 0, STORE_CLASS_OK);
+        g_assert_true(r->checksum.set == (i == 0) && r->checksum.crc32c == (i == 0));
+    }
+    unsigned before = liar_requests(f->liar);
+    struct store_source damaged = {.size = 32, .checksum = crc_rfc, .ctx = f};
+    expect(RUN(.verb = STORE_PUT, .key = "k", .if_none_match = true, .source = damaged), -EIO,
+           STORE_CLASS_FATAL);
+    g_assert_cmpuint(liar_requests(f->liar), ==, before);
+}
+
 static void test_header_injection(struct fixture *f, gconstpointer data)
 {
     static const char *const values[] = {"a\r\nX-Evil: 1", "a\nb", "\r"};
@@ -241,6 +300,7 @@ int main(int argc, char **argv)
     CASE("clock", test_clock);
     CASE("path", test_path);
     CASE("body", test_body);
+    CASE("checksum", test_checksum);
     CASE("header-injection", test_header_injection);
     CASE("detail", test_detail);
     CASE("anonymous", test_anonymous);
