@@ -153,6 +153,8 @@ static int put_once(struct commit *c)
     int r = set_body(c, &u, 0, extents_size(c->map));
     if (r < 0)
         return r == -EAGAIN ? -EIO : r;
+    if (c->caps.checksum)
+        upload_send_checksum(&u);
     outcome_begin(c, c->uuid, &c->headers);
     upload_run(c->cache->uploads, &u);
     r = outcome_end(c, &u.req);
@@ -200,12 +202,13 @@ static int insist(struct commit *c, bool server_looks, int (*once)(struct commit
 struct piece {
     struct upload up;
     struct commit *commit;
-    struct store_part part; /* etag once it is there */
+    struct store_part part; /* etag and checksum once it is there */
 };
 
 struct multi {
     struct commit *commit;
     const char *upload_id, *uuid;
+    bool with_checksums; /* the upload was created so */
     const struct store_headers *headers;
     struct store_request create; /* holds the id of an upload of our own */
     struct piece *pieces;
@@ -227,9 +230,11 @@ static void piece_finish(void *arg)
     if (err < 0)
         log_debug("commit of %s/%s: %s", c->bucket, c->key, u->req.res.detail);
     char *etag = g_strdup(u->req.res.object.etag);
+    struct store_checksum checksum = u->req.res.checksum;
     upload_end(c, u);
     mutex_lock(&f->lock);
     p->part.etag = etag;
+    p->part.checksum = checksum;
     if (err < 0 && c->err == 0) {
         c->err = err;
         c->cls = cls;
@@ -264,6 +269,7 @@ static int piece_start(struct multi *m, struct piece *p, const struct plan_part 
     p->part.size = how->len;
     if (how->how == PLAN_KEEP) {
         p->part.etag = g_strdup(stream_part_etag(c->stream, how->number));
+        p->part.checksum = stream_part_checksum(c->stream, how->number);
         return 0;
     }
     struct store_request *req = &p->up.req;
@@ -276,6 +282,8 @@ static int piece_start(struct multi *m, struct piece *p, const struct plan_part 
         int r = set_body(c, &p->up, how->off, how->len);
         if (r < 0)
             return r;
+        if (m->with_checksums || c->caps.checksum_part)
+            upload_send_checksum(&p->up);
     } else {
         req->verb = STORE_MPU_COPY_PART;
         req->from_bucket = c->base->bucket;
@@ -324,8 +332,10 @@ static int complete_once(struct commit *c)
 {
     struct multi *m = c->multi;
     g_autofree struct store_part *parts = g_new0(struct store_part, m->n);
-    for (unsigned i = 0; i < m->n; i++)
+    for (unsigned i = 0; i < m->n; i++) {
         parts[i] = m->pieces[i].part; /* ETags stay the pieces' */
+        parts[i].checksum.set &= m->with_checksums;
+    }
     _cleanup_request_ struct store_request req = {.verb = STORE_MPU_COMPLETE,
                                                   .bucket = c->bucket,
                                                   .key = c->key,
@@ -338,11 +348,24 @@ static int complete_once(struct commit *c)
     return outcome_end(c, &req);
 }
 
+static bool plan_copies(const struct plan *p)
+{
+    for (unsigned i = 0; i < p->parts->len; i++)
+        if (g_array_index(p->parts, struct plan_part, i).how == PLAN_COPY_PART)
+            return true;
+    return false;
+}
+
 static int create(struct multi *m)
 {
     struct commit *c = m->commit;
-    m->create = (struct store_request){
-        .verb = STORE_MPU_CREATE, .bucket = c->bucket, .key = c->key, .headers = &c->headers};
+    m->with_checksums =
+        c->caps.checksum_mpu && (c->caps.copy_into_checksum_mpu || !plan_copies(&c->plan));
+    m->create = (struct store_request){.verb = STORE_MPU_CREATE,
+                                       .bucket = c->bucket,
+                                       .key = c->key,
+                                       .headers = &c->headers,
+                                       .with_checksums = m->with_checksums};
     int r = run(c, &m->create);
     m->upload_id = m->create.res.upload_id;
     m->uuid = c->uuid;
@@ -371,6 +394,7 @@ static int publish_multipart(struct commit *c)
         m.upload_id = stream_upload_id(c->stream);
         m.uuid = stream_uuid(c->stream);
         m.headers = stream_headers(c->stream);
+        m.with_checksums = stream_with_checksums(c->stream);
     }
     if (r == 0) {
         m.pieces = g_new0(struct piece, m.n);
@@ -393,6 +417,13 @@ static int publish_multipart(struct commit *c)
 
 /* ---- the plan ---- */
 
+/* Parts may be copied into the upload that the commit will complete. */
+static bool may_copy_parts(const struct commit *c)
+{
+    bool streamed = c->n_done > 0 && stream_with_checksums(c->stream);
+    return c->caps.copy_part && (!streamed || c->caps.copy_into_checksum_mpu);
+}
+
 static int publish_planned(struct commit *c)
 {
     struct plan_input in = {
@@ -403,7 +434,7 @@ static int publish_planned(struct commit *c)
         .headers_dirty = c->headers_dirty,
         .moved = c->moved,
         .guarded = guarded(c) && !c->caps.copy_if && c->caps.complete_if,
-        .copy_part = c->caps.copy_part,
+        .copy_part = may_copy_parts(c),
         .done = c->done,
         .n_done = c->n_done,
     };

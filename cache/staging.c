@@ -199,6 +199,11 @@ int staging_crc(struct staging *s, uint64_t off, uint64_t n, uint32_t *ret)
     return sums_crc(s->sums, off, n, ret);
 }
 
+int staging_verify(struct staging *s, uint64_t off, uint64_t n)
+{
+    return sums_verify(s->sums, off, n);
+}
+
 int staging_read(struct staging *s, uint64_t off, void *buf, size_t n)
 {
     char *p = buf;

@@ -44,6 +44,8 @@ int staging_read(struct staging *s, uint64_t off, void *buf, size_t n);
 /* The CRC32C of filled bytes, as they were when they came. Reads (disk) at most what shares a block
  * with either end, and checks that: -EIO (logged) when the disk does not hold what was filled. */
 int staging_crc(struct staging *s, uint64_t off, uint64_t n, uint32_t *ret);
+/* Whether the disk holds filled bytes as they came: reads them all (disk). 0, or -EIO (logged). */
+int staging_verify(struct staging *s, uint64_t off, uint64_t n);
 /* [off, off+n) is garbage from now on. */
 void staging_drop(struct staging *s, uint64_t off, uint64_t n);
 /* Where the next reserve begins: whatever lies below was written before now. */

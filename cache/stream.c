@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * stream: see stream.h. Threads: the file's users, its committer, and the store's (completions).
- * All fields are under the file's lock; a stream holds a life reference on its file.
+ * All fields are under the file's lock, but that until OPEN checksums and with_checksums are the
+ * janitor's; a stream holds a life reference on its file.
  *
  *   CREATING   MPU_CREATE is under way; parts that get complete wait in the list
  *   OPEN       parts go up
@@ -35,13 +36,15 @@ struct part {
     enum part_state state;
     bool stale, punched;
     char *etag;
+    struct store_checksum checksum;
 };
 
 struct stream {
     struct cache_file *file;
     enum { STREAM_CREATING, STREAM_OPEN, STREAM_BROKEN } state;
     bool sealed, detached, completed;
-    struct store_request req; /* CREATE, at the end ABORT */
+    bool with_checksums, checksums; /* the upload was created so; its parts carry them */
+    struct store_request req;       /* CREATE, at the end ABORT */
     char *bucket, *key, *upload_id;
     char uuid[37];
     struct store_headers headers;
@@ -130,6 +133,7 @@ static void part_clear(void *arg)
     if (res.err == 0) {
         part->state = PART_ACKED;
         part->etag = g_strdup(res.object.etag);
+        part->checksum = res.checksum;
     } else {
         part->state = PART_FAILED;
         s->err = res.err;
@@ -159,6 +163,8 @@ static void part_send_locked(struct stream *s, struct part *part)
     req->key = s->key;
     req->upload_id = s->upload_id;
     req->part_number = part->number;
+    if (s->checksums)
+        upload_send_checksum(&part->up);
     part->up.done = part_done;
     part->up.ctx = part;
     part->state = PART_SENT;
@@ -208,6 +214,18 @@ static void create_done(struct store_request *req)
     workq_push(s->file->cache->janitor, create_finish, s);
 }
 
+/* On the janitor: asking what the server can do may take requests. */
+static void stream_create(void *arg)
+{
+    struct stream *s = arg;
+    struct store *store = s->file->cache->store;
+    struct store_caps caps;
+    store_get_caps(store, &caps);
+    s->with_checksums = s->req.with_checksums = caps.checksum_mpu;
+    s->checksums = caps.checksum_mpu || caps.checksum_part;
+    store_submit(store, &s->req);
+}
+
 static struct stream *stream_start_locked(struct cache_file *f)
 {
     struct cache *c = f->cache;
@@ -231,7 +249,7 @@ static struct stream *stream_start_locked(struct cache_file *f)
         .done = create_done,
         .ctx = s,
     };
-    store_submit(c->store, &s->req);
+    workq_push(c->janitor, stream_create, s);
     mutex_lock(&c->lock);
     g_queue_push_tail(&c->streams, f);
     mutex_unlock(&c->lock);
@@ -410,6 +428,18 @@ size_t stream_parts(const struct stream *s, struct plan_done **ret_done)
     }
     *ret_done = done;
     return s->parts->len;
+}
+
+bool stream_with_checksums(const struct stream *s)
+{
+    return s->with_checksums;
+}
+
+struct store_checksum stream_part_checksum(const struct stream *s, unsigned number)
+{
+    assert(number >= 1 && number <= s->parts->len);
+    const struct part *part = s->parts->pdata[number - 1];
+    return part->checksum;
 }
 
 const char *stream_part_etag(const struct stream *s, unsigned number)

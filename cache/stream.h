@@ -40,4 +40,7 @@ const char *stream_upload_id(const struct stream *s); /* NULL: there is none */
 const char *stream_uuid(const struct stream *s);
 const struct store_headers *stream_headers(const struct stream *s);
 size_t stream_parts(const struct stream *s, struct plan_done **ret_done); /* g_free */
+/* Whether the upload was created with_checksums (s3/store.h). */
+bool stream_with_checksums(const struct stream *s);
+struct store_checksum stream_part_checksum(const struct stream *s, unsigned number);
 const char *stream_part_etag(const struct stream *s, unsigned number); /* NULL: it did not go up */

@@ -242,6 +242,23 @@ int sums_crc(struct sums *s, uint64_t off, uint64_t n, uint32_t *ret)
     return 0;
 }
 
+int sums_verify(struct sums *s, uint64_t off, uint64_t n)
+{
+    g_autofree char *buf = g_malloc(SUMS_BLOCK);
+    uint64_t end = off + n;
+    while (off < end) {
+        struct sum x;
+        if (!find(s, off, &x))
+            return -EIO;
+        int r = verify(s, &x, buf);
+        if (r == 0)
+            off = end_of(&x);
+        else if (r != -EAGAIN)
+            return r;
+    }
+    return 0;
+}
+
 /* What remains of x outside of [off, end), of bytes at buf (bad: damaged ones). */
 static void keep_rest_locked(struct sums *s, const struct sum *x, uint64_t off, uint64_t end,
                              const char *buf, bool bad)

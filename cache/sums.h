@@ -38,6 +38,8 @@ void sums_enter(struct sums *s, const struct sum *runs, unsigned n);
 /* The CRC32C of [off, off+n), all of which was entered and nothing of it cut. A run of which only a
  * part is wanted is read, and must be what it was (disk). -EIO (logged) when it is not. */
 int sums_crc(struct sums *s, uint64_t off, uint64_t n, uint32_t *ret);
+/* Reads (disk) every run of [off, off+n): 0 when all are what they were, else -EIO (logged). */
+int sums_verify(struct sums *s, uint64_t off, uint64_t n);
 /* [off, off+n) is garbage and may be overwritten from now on. The rest of a run at either end gets
  * a CRC of its own: it is read (disk). */
 void sums_cut(struct sums *s, uint64_t off, uint64_t n);

@@ -11,6 +11,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/crc32c.h"
+#include "base/log.h"
 #include "base/mutex.h"
 #include "cache/extents.h"
 
@@ -74,6 +76,57 @@ static ssize_t body_read(void *ctx, uint64_t off, void *buf, size_t n)
     return at == end ? (ssize_t)n : -EIO;
 }
 
+/* The staging file that holds an extent of the body, NULL for zeros. */
+static struct staging *staging_of(const struct upload *u, enum extent_kind kind)
+{
+    return kind == EXTENT_STAGED ? u->staged.s : kind == EXTENT_FETCHED ? u->fetched.s : NULL;
+}
+
+static int body_checksum(void *ctx, uint32_t *ret)
+{
+    struct upload *u = ctx;
+    uint64_t at = u->off, end = at + u->req.source.size;
+    uint32_t crc = 0;
+    struct extent x;
+    while (at < end && extents_next(u->map, at, &x)) {
+        uint64_t k = MIN(x.len, end - at);
+        struct staging *s = staging_of(u, x.kind);
+        uint32_t part;
+        if (!s && x.kind != EXTENT_ZERO)
+            return -EIO;
+        int r = s ? staging_crc(s, x.src, k, &part) : 0;
+        if (r < 0)
+            return r;
+        crc = s ? crc32c_combine(crc, part, k) : crc32c_zeros(crc, k);
+        at += k;
+    }
+    *ret = crc;
+    return at == end ? 0 : -EIO;
+}
+
+void upload_send_checksum(struct upload *u)
+{
+    u->req.source.checksum = body_checksum;
+}
+
+/* Bytes were changed between staging and the server, or in staging. */
+static void tell_damage(const struct upload *u)
+{
+    uint64_t at = u->off, end = at + u->req.source.size;
+    struct extent x;
+    int r = 0;
+    while (r == 0 && at < end && extents_next(u->map, at, &x)) {
+        struct staging *s = staging_of(u, x.kind);
+        uint64_t k = MIN(x.len, end - at);
+        r = s ? staging_verify(s, x.src, k) : 0;
+        at += k;
+    }
+    if (r == 0)
+        log_error("%s/%s: bytes arrive damaged at the store again and again, though staging holds "
+                  "what was written; check the network and the server",
+                  u->req.bucket, u->req.key);
+}
+
 void upload_set_body(struct upload *u, struct extents *map, uint64_t off, uint64_t len,
                      struct staging *staged, struct staging *fetched)
 {
@@ -113,6 +166,7 @@ static void upload_done(struct store_request *req)
 {
     struct upload *u = req->ctx;
     struct upload_queue *q = u->queue;
+    u->damaged = store_refused_digest(&req->res);
     mutex_lock(&q->lock);
     u->state = UPLOAD_IDLE;
     q->sent--;
@@ -199,6 +253,9 @@ int upload_run(struct upload_queue *q, struct upload *u)
 
 void upload_clear(struct upload *u)
 {
+    if (u->damaged && u->map)
+        tell_damage(u);
+    u->damaged = false;
     extents_free(u->map);
     u->map = NULL;
     staging_unpin(&u->staged);

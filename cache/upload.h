@@ -23,6 +23,7 @@ struct upload {
     struct extents *map; /* content of [off, off+size of the body) */
     uint64_t off;
     struct staging_pin staged, fetched;
+    bool damaged; /* what arrived was not what was sent, as often as was tried */
     struct upload_queue *queue;
     enum upload_state state; /* the queue's lock */
     struct upload *prev, *next;
@@ -37,6 +38,10 @@ uint64_t upload_queue_bytes(struct upload_queue *q); /* of bodies queued and sen
  * off+len). Pins the staging files (each may be NULL). */
 void upload_set_body(struct upload *u, struct extents *map, uint64_t off, uint64_t len,
                      struct staging *staged, struct staging *fetched);
+/* The body's CRC32C goes with it, for a server that takes it (s3/store.h). It is that of the bytes
+ * when they came into staging, combined when the request is sent, on the store's thread, which may
+ * touch the disk; mostly that needs not. The request fails with -EIO when staging is damaged. */
+void upload_send_checksum(struct upload *u);
 /* Never blocks, never runs done inline. */
 void upload_submit(struct upload_queue *q, struct upload *u);
 /* While done has not run: true when u was still queued (done will never run), else asks the store
@@ -44,5 +49,6 @@ void upload_submit(struct upload_queue *q, struct upload *u);
 bool upload_cancel(struct upload *u);
 /* The synchronous face. Returns req.res.err. */
 int upload_run(struct upload_queue *q, struct upload *u);
-/* Frees what u holds (may close or unlink staging: disk). */
+/* Frees what u holds (may close or unlink staging: disk). Where a body was refused as damaged, looks
+ * who did it, and logs that. */
 void upload_clear(struct upload *u);

@@ -193,7 +193,9 @@ static void run_model(const char *faults, struct store_caps *caps, unsigned step
 
 #define ALL_CAPS                                                                                   \
     {                                                                                              \
-        .put_if = true, .complete_if = true, .copy_if = true, .delete_if = true, .copy_part = true \
+        .put_if = true, .complete_if = true, .copy_if = true, .delete_if = true,                   \
+        .copy_part = true, .checksum = true, .checksum_part = true, .checksum_mpu = true,          \
+        .copy_into_checksum_mpu = true                                                             \
     }
 
 static void test_model(void)
@@ -203,10 +205,12 @@ static void test_model(void)
 
 static void test_model_caps(void)
 {
-    struct store_caps variants[] = {{0}, ALL_CAPS, ALL_CAPS, ALL_CAPS};
+    struct store_caps variants[] = {{0}, ALL_CAPS, ALL_CAPS, ALL_CAPS, ALL_CAPS, ALL_CAPS};
     variants[1].copy_part = false;
     variants[2].copy_if = false;
     variants[3].complete_if = false;
+    variants[4].copy_into_checksum_mpu = false;
+    variants[5].checksum_mpu = variants[5].copy_into_checksum_mpu = false;
     for (unsigned i = 0; i < G_N_ELEMENTS(variants); i++)
         run_model(NULL, &variants[i], 100);
 }
@@ -221,6 +225,7 @@ static void test_model_faults(void)
     no_copy.copy_if = false;
     run_model("rate=0.05," VERBS, NULL, 250);
     run_model("rate=0.2," VERBS, &no_copy, 100);
+    run_model("rate=0.03,kinds=flip+reset," VERBS, NULL, 100);
 }
 
 /* ---- threads ---- */

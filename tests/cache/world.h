@@ -21,7 +21,7 @@
 #define PART (5 * MIB)
 
 struct world {
-    struct store *fake, *store;
+    struct store *fake, *faulty, *store; /* faulty: with faults only */
     struct cache *cache;
     char *dir;
     struct mutex lock;
@@ -78,11 +78,10 @@ static inline struct world *world_new(uint64_t seed, const struct world_params *
         &(struct fake_params){.seed = seed, .caps = p->caps, .hook = world_hooked, .ctx = w});
     w->store = w->fake;
     if (p->faults) {
-        struct store *faulty;
-        g_assert_cmpint(store_fault_new(w->fake, p->faults, &faulty), ==, 0);
+        g_assert_cmpint(store_fault_new(w->fake, p->faults, &w->faulty), ==, 0);
         struct store_retry_params rp = {
             .op_timeout_ns = 60000000000ULL, .base_ns = 100000, .cap_ns = 1000000, .seed = seed | 1};
-        g_assert_cmpint(store_retry_new(faulty, &rp, &w->store), ==, 0);
+        g_assert_cmpint(store_retry_new(w->faulty, &rp, &w->store), ==, 0);
     }
     struct cache_params cp = {
         .store = w->store,
