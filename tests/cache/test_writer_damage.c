@@ -63,6 +63,33 @@ static void test_parts(void)
     }
 }
 
+static enum fake_action count_checksums(struct world *w, struct store_request *req)
+{
+    if (req->verb == STORE_MPU_PART && req->source.checksum)
+        w->hits++;
+    return FAKE_GO;
+}
+
+/* Parts that go up while the file is written carry theirs, and nothing where no server looks. */
+static void test_streamed(void)
+{
+    struct store_caps caps[] = {{.checksum_mpu = true}, {.checksum_part = true}, {0}};
+    for (unsigned i = 0; i < G_N_ELEMENTS(caps); i++) {
+        struct world *w = world_new(test_seed(), &(struct world_params){.caps = &caps[i]});
+        world_set_hook(w, count_checksums);
+        struct cache_file *f = cache_file_new(w->cache, "b", "k", NULL, w);
+        struct cache_handle *h = cache_handle_new(f);
+        g_autofree uint8_t *all = write_in_order(h, 3 * PART + 10);
+        g_assert_cmpint(flush(h), ==, 0);
+        assert_object(w, "k", all, 3 * PART + 10);
+        g_assert_cmpuint(count(w, STORE_MPU_PART), ==, 4); /* each once */
+        g_assert_cmpuint(w->hits, ==, i < 2 ? 4 : 0);
+        cache_handle_free(h);
+        cache_file_unref(f);
+        world_free(w);
+    }
+}
+
 /* Where a run is cut by what was written later, the rest of it is read, and vouched for only if the
  * run is what it was. */
 static void test_ragged(void)
@@ -157,6 +184,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/writer-damage/put", test_put);
     g_test_add_func("/writer-damage/parts", test_parts);
+    g_test_add_func("/writer-damage/streamed", test_streamed);
     g_test_add_func("/writer-damage/ragged", test_ragged);
     g_test_add_func("/writer-damage/edit", test_edit);
     g_test_add_func("/writer-damage/on-the-way", test_on_the_way);
