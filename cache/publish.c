@@ -460,7 +460,7 @@ int publish(struct commit *c)
     int r = outcome_settle_earlier(c);
     if (r != 0)
         return MIN(r, 0);
-    store_get_caps(c->cache->store, &c->caps);
+    store_get_caps(c->cache->store, c->bucket, &c->caps);
     store_headers_set_meta(&c->headers, COMMIT_META, c->uuid);
     r = publish_planned(c);
     outcome_close(c, r);

@@ -220,7 +220,7 @@ static void stream_create(void *arg)
     struct stream *s = arg;
     struct store *store = s->file->cache->store;
     struct store_caps caps;
-    store_get_caps(store, &caps);
+    store_get_caps(store, s->bucket, &caps);
     s->with_checksums = s->req.with_checksums = caps.checksum_mpu;
     s->checksums = caps.checksum_mpu || caps.checksum_part;
     store_submit(store, &s->req);

@@ -49,7 +49,6 @@ static int open_s3(const struct config *c, struct store **ret)
         .addressing = (enum s3_addressing)c->addressing,
         .credentials = &creds,
         .ca_file = c->ca_file,
-        .probe_bucket = c->read_only ? NULL : c->bucket,
         .probe_prefix = c->prefix,
         .connections = c->connections,
     };

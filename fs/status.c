@@ -74,11 +74,11 @@ static int print_status(struct fs *fs, FILE *out)
     print_cache(fs, out);
     print_requests(fs, out);
     if (!c->read_only) {
-        store_get_caps(fs->store, &caps);
-        fprintf(out, "capabilities%s%s%s%s%s%s%s%s%s%s\n", caps.put_if ? " put_if" : "", caps.complete_if ? " complete_if" : "",
-                caps.copy_if ? " copy_if" : "", caps.delete_if ? " delete_if" : "", caps.copy_part ? " copy_part" : "",
-                caps.list_meta ? " list_meta" : "", caps.checksum ? " checksum" : "", caps.checksum_part ? " checksum_part" : "",
-                caps.checksum_mpu ? " checksum_mpu" : "", caps.copy_into_checksum_mpu ? " copy_into_checksum_mpu" : "");
+        g_autofree char *names = NULL;
+
+        store_get_caps(fs->store, c->bucket, &caps);
+        names = store_caps_print(&caps);
+        fprintf(out, "capabilities%s\n", names);
     }
     print_dirty(fs, out);
     return 0;

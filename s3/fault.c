@@ -324,9 +324,9 @@ static void fault_cancel(struct store *s, struct store_request *req)
     mutex_unlock(&f->lock);
 }
 
-static void fault_caps(struct store *s, struct store_caps *ret)
+static void fault_caps(struct store *s, const char *bucket, struct store_caps *ret)
 {
-    store_get_caps(((struct fault *)s)->below, ret);
+    store_get_caps(((struct fault *)s)->below, bucket, ret);
 }
 
 static void fault_destroy(struct store *s)

@@ -55,6 +55,8 @@ GHashTable *local_unpack_tags(const void *data, size_t n); /* char* → char*, o
 int local_pack_headers(struct store_request *req, const struct store_headers *h, GBytes **ret);
 void local_unpack_headers(const void *data, size_t n, struct store_headers *ret);
 int local_check_tags(struct store_request *req, GHashTable *tags);
+/* What req gives an object beside its headers: *ret_class is NULL for STANDARD; both the caller's. */
+int local_pack_kept(struct store_request *req, GBytes **ret_tags, char **ret_class);
 bool local_bucket_name_valid(const char *name);
 
 /* ---- local_blob.c: any thread, no lock ---- */
@@ -204,6 +206,7 @@ struct local_object {
     int64_t mtime_ns;
     int64_t body;
     GBytes *headers, *tags; /* packed */
+    char *storage_class;    /* NULL = STANDARD */
 };
 void local_object_clear(struct local_object *o);
 #define _cleanup_local_object_ __attribute__((cleanup(local_object_clear)))

@@ -51,6 +51,9 @@ static const char *const migrations[] = {
     "CREATE INDEX uploads_key ON uploads(bucket, key, initiated);"
     "CREATE TABLE parts(upload TEXT NOT NULL, number INTEGER NOT NULL, etag TEXT NOT NULL,"
     " size INTEGER NOT NULL, body INTEGER NOT NULL, PRIMARY KEY(upload, number)) WITHOUT ROWID;",
+    "ALTER TABLE objects ADD COLUMN class TEXT;"
+    "ALTER TABLE uploads ADD COLUMN class TEXT;"
+    "ALTER TABLE uploads ADD COLUMN tags BLOB NOT NULL DEFAULT x'';",
 };
 
 static const char *const sql[SQL_COUNT] = {
@@ -76,19 +79,22 @@ static const char *const sql[SQL_COUNT] = {
     [SQL_SEGMENT_DELETE] = "DELETE FROM segments WHERE body = ?1",
     [SQL_BLOB_USED] = "SELECT 1 FROM segments WHERE blob = ?1 LIMIT 1",
     [SQL_BLOB_LAST] = "SELECT MAX(blob) FROM segments",
-    [SQL_OBJECT_FIND] = "SELECT etag, size, mtime, body, headers, tags FROM objects"
+    [SQL_OBJECT_FIND] = "SELECT etag, size, mtime, body, headers, tags, class FROM objects"
                         " WHERE bucket = ?1 AND key = ?2",
     [SQL_OBJECT_STORE] =
-        "INSERT OR REPLACE INTO objects(bucket, key, etag, size, mtime, body, headers, tags)"
-        " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        "INSERT OR REPLACE INTO objects(bucket, key, etag, size, mtime, body, headers, tags, class)"
+        " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     [SQL_OBJECT_DELETE] = "DELETE FROM objects WHERE bucket = ?1 AND key = ?2",
     [SQL_OBJECT_TAGS] = "UPDATE objects SET tags = ?3 WHERE bucket = ?1 AND key = ?2",
     [SQL_OBJECT_LIST] =
-        "SELECT key, etag, size, mtime FROM objects WHERE bucket = ?1 AND key >= ?2 ORDER BY key",
+        "SELECT key, etag, size, mtime, class FROM objects"
+        " WHERE bucket = ?1 AND key >= ?2 ORDER BY key",
     [SQL_OBJECT_ANY] = "SELECT 1 FROM objects WHERE bucket = ?1 LIMIT 1",
-    [SQL_UPLOAD_FIND] = "SELECT headers FROM uploads WHERE id = ?1 AND bucket = ?2 AND key = ?3",
+    [SQL_UPLOAD_FIND] =
+        "SELECT headers, tags, class FROM uploads WHERE id = ?1 AND bucket = ?2 AND key = ?3",
     [SQL_UPLOAD_INSERT] =
-        "INSERT INTO uploads(id, bucket, key, initiated, headers) VALUES(?1, ?2, ?3, ?4, ?5)",
+        "INSERT INTO uploads(id, bucket, key, initiated, headers, tags, class)"
+        " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     [SQL_UPLOAD_DELETE] = "DELETE FROM uploads WHERE id = ?1",
     [SQL_UPLOAD_LIST] = "SELECT key, id, initiated FROM uploads WHERE bucket = ?1 AND key >= ?2"
                         " ORDER BY key, initiated",

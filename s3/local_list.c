@@ -99,6 +99,7 @@ static struct store_entry *entry_from(sqlite3_stmt *st, const char *key)
     e->etag = g_strdup((const char *)sqlite3_column_text(st, 1));
     e->size = (uint64_t)sqlite3_column_int64(st, 2);
     e->mtime_ns = sqlite3_column_int64(st, 3);
+    e->storage_class = g_strdup((const char *)sqlite3_column_text(st, 4));
     return e;
 }
 

@@ -16,17 +16,24 @@
 
 #define UPLOAD_ID_BYTES 16
 
-/* The upload must be this key's. Its headers when ret_headers is not NULL. */
+static GBytes *column_bytes(sqlite3_stmt *st, int col)
+{
+    return g_bytes_new(sqlite3_column_blob(st, col), (gsize)sqlite3_column_bytes(st, col));
+}
+
+/* The upload must be this key's. What it was created with goes to o, unless that is NULL. */
 static int find_upload(struct local_txn *t, struct store_request *req, int64_t bucket,
-                       GBytes **ret_headers)
+                       struct local_object *o)
 {
     sqlite3_stmt *st = local_txn_stmt(t, SQL_UPLOAD_FIND);
     local_bind_text(st, 1, req->upload_id);
     sqlite3_bind_int64(st, 2, bucket);
     local_bind_key(st, 3, req->key);
     int r = db_step(st);
-    if (r > 0 && ret_headers != NULL) {
-        *ret_headers = g_bytes_new(sqlite3_column_blob(st, 0), (gsize)sqlite3_column_bytes(st, 0));
+    if (r > 0 && o != NULL) {
+        o->headers = column_bytes(st, 0);
+        o->tags = column_bytes(st, 1);
+        o->storage_class = g_strdup((const char *)sqlite3_column_text(st, 2));
     }
     sqlite3_reset(st);
     if (r == 0) {
@@ -57,9 +64,14 @@ int local_mpu_create(struct local_index *ix, struct store_request *req, GBytes *
         return -EIO;
     }
     local_hex(id, sizeof(id), hex);
+    g_autoptr(GBytes) tags = NULL;
+    g_autofree char *class = NULL;
     _cleanup_txn_ struct local_txn t = {0};
     int64_t bucket;
-    int r = local_txn_begin(ix, &t);
+    int r = local_pack_kept(req, &tags, &class);
+    if (r == 0) {
+        r = local_txn_begin(ix, &t);
+    }
     if (r == 0) {
         r = local_bucket_find(&t, req, req->bucket, &bucket);
     }
@@ -72,6 +84,8 @@ int local_mpu_create(struct local_index *ix, struct store_request *req, GBytes *
     local_bind_key(st, 3, req->key);
     sqlite3_bind_int64(st, 4, clock_real_ns());
     local_bind_bytes_of(st, 5, headers);
+    local_bind_bytes_of(st, 6, tags);
+    local_bind_text(st, 7, class);
     r = local_txn_do(st);
     if (r == 0) {
         r = local_txn_commit(&t);
@@ -274,7 +288,7 @@ int local_mpu_complete(struct local_index *ix, struct store_request *req)
     int64_t bucket;
     int r = begin(ix, &t, req, &bucket);
     if (r == 0) {
-        r = find_upload(&t, req, bucket, &o.headers);
+        r = find_upload(&t, req, bucket, &o);
     }
     if (r == 0) {
         r = local_object_check(&t, req, bucket);

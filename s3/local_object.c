@@ -14,6 +14,7 @@ void local_object_clear(struct local_object *o)
     g_free(o->etag);
     g_clear_pointer(&o->headers, g_bytes_unref);
     g_clear_pointer(&o->tags, g_bytes_unref);
+    g_clear_pointer(&o->storage_class, g_free);
     o->etag = NULL;
 }
 
@@ -35,7 +36,9 @@ int local_object_find(struct local_txn *t, int64_t bucket, const char *key,
                                      .mtime_ns = sqlite3_column_int64(st, 2),
                                      .body = sqlite3_column_int64(st, 3),
                                      .headers = column_bytes(st, 4),
-                                     .tags = column_bytes(st, 5)};
+                                     .tags = column_bytes(st, 5),
+                                     .storage_class =
+                                         g_strdup((const char *)sqlite3_column_text(st, 6))};
     }
     sqlite3_reset(st);
     return r;
@@ -96,6 +99,7 @@ int local_object_store(struct local_txn *t, int64_t bucket, const char *key,
     sqlite3_bind_int64(st, 6, o->body);
     local_bind_bytes_of(st, 7, o->headers);
     local_bind_bytes_of(st, 8, o->tags);
+    local_bind_text(st, 9, o->storage_class);
     int r = local_txn_do(st);
     return r == 0 && found ? local_body_unref(t, old.body) : r;
 }
@@ -149,6 +153,8 @@ int local_object_get(struct local_index *ix, struct store_request *req, struct l
     res->etag = g_steal_pointer(&o.etag);
     res->size = o.size;
     res->mtime_ns = o.mtime_ns;
+    res->storage_class = g_steal_pointer(&o.storage_class);
+    res->untagged_ns = g_bytes_get_size(o.tags) == 0 ? clock_mono_ns() : 0;
     local_unpack_headers(packed, n, &res->headers);
     return 0;
 }
@@ -191,7 +197,10 @@ int local_object_put(struct local_index *ix, struct store_request *req, GBytes *
                              .mtime_ns = clock_real_ns(),
                              .body = body,
                              .headers = g_bytes_ref(headers)};
-    r = local_object_store(&t, bucket, req->key, &o);
+    r = local_pack_kept(req, &o.tags, &o.storage_class);
+    if (r == 0) {
+        r = local_object_store(&t, bucket, req->key, &o);
+    }
     if (r == 0) {
         r = local_txn_commit(&t);
     }
@@ -247,7 +256,12 @@ int local_object_copy(struct local_index *ix, struct store_request *req, GBytes 
         o.headers = g_bytes_ref(headers);
     }
     o.mtime_ns = clock_real_ns();
-    r = local_body_ref(&t, o.body);
+    g_autoptr(GBytes) not_ours = NULL; /* the tags are the source's */
+    g_clear_pointer(&o.storage_class, g_free);
+    r = local_pack_kept(req, &not_ours, &o.storage_class);
+    if (r == 0) {
+        r = local_body_ref(&t, o.body);
+    }
     if (r == 0) {
         r = local_object_store(&t, bucket, req->key, &o);
     }

@@ -140,6 +140,22 @@ int local_check_tags(struct store_request *req, GHashTable *tags)
     return 0;
 }
 
+int local_pack_kept(struct store_request *req, GBytes **ret_tags, char **ret_class)
+{
+    const char *class = req->storage_class;
+    for (const char *p = class; p != NULL && *p != '\0'; p++) {
+        if (!g_ascii_isalnum(*p) && *p != '_' && *p != '-') {
+            return local_fail(req, LOCAL_INVALID_ARGUMENT);
+        }
+    }
+    int r = local_check_tags(req, req->tags);
+    if (r == 0) {
+        *ret_tags = local_pack_tags(req->tags);
+        *ret_class = g_strdup(g_strcmp0(class, "STANDARD") != 0 ? class : NULL);
+    }
+    return r;
+}
+
 /* What HTTP can carry as a field's value. */
 static bool value_valid(const char *v)
 {

@@ -559,9 +559,9 @@ static void retry_cancel(struct store *s, struct store_request *req)
     mutex_unlock(&r->lock);
 }
 
-static void retry_caps(struct store *s, struct store_caps *ret)
+static void retry_caps(struct store *s, const char *bucket, struct store_caps *ret)
 {
-    store_get_caps(((struct retry *)s)->below, ret);
+    store_get_caps(((struct retry *)s)->below, bucket, ret);
 }
 
 static void retry_destroy(struct store *s)

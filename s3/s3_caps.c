@@ -4,9 +4,11 @@
  * do not honour without a word, so each is sent where it must fail. All under a random key prefix
  * that is removed again.
  *
- * Threads: the first caller of s3_caps_get() probes, others wait for it; caps_lock is not held
- * meanwhile. An answer is kept for good; a probe that failed for a passing reason (a timeout, 503)
- * assumes nothing and is run again at the next call.
+ * Threads: the first caller of s3_caps_get() that names a bucket probes there, others wait for it;
+ * caps_lock is not held meanwhile. An answer is kept for good, for all buckets: they are one
+ * server's. Where probing is not permitted, or no object can be put, that counts for the bucket
+ * alone. A probe that failed for a passing reason (a timeout, 503) assumes nothing and is run again
+ * at the next call.
  */
 #include <errno.h>
 #include <string.h>
@@ -292,24 +294,39 @@ static void clean_up(struct probe *p)
     store_request_clear(&del);
 }
 
-static void warn_refused(const struct s3 *s3, const char *refusal)
+/* Tags are not permitted to everyone who may write; that is no refusal of the probe. */
+static bool probe_head_tags(struct probe *p)
+{
+    char name[] = "mlopsfs", value[] = "probe", refusal[sizeof p->refusal];
+    memcpy(refusal, p->refusal, sizeof refusal);
+    g_autoptr(GHashTable) tags = g_hash_table_new(g_str_hash, g_str_equal);
+    g_hash_table_insert(tags, name, value);
+    struct store_request put = request(p, STORE_TAGS_PUT, p->a);
+    put.tags = tags;
+    struct store_request head = request(p, STORE_HEAD, p->a);
+    bool yes = run(p, &put) == 0 && run(p, &head) == 0 && head.res.object.untagged_ns == 0;
+    store_request_clear(&put);
+    store_request_clear(&head);
+    memcpy(p->refusal, refusal, sizeof refusal);
+    return yes;
+}
+
+static void warn_refused(const struct s3 *s3, const char *bucket, const char *refusal)
 {
     log_warning("not permitted to try out what the server can do (%s): what could not be tried of "
                 "conditional writes, copying by parts and checksums counts as missing; to change "
                 "that, permit putting, copying and deleting s3://%s/%s" PROBE_NAME "*",
-                refusal, s3->probe_bucket, s3->probe_prefix);
+                refusal, bucket, s3->probe_prefix);
 }
 
-/* True when the answer may be kept. */
-static bool probe(struct s3 *s3, struct store_caps *ret)
+enum probed { PROBED, PROBED_BUCKET, PROBED_NOTHING }; /* for whom the answer may be kept */
+
+static enum probed probe(struct s3 *s3, const char *bucket, struct store_caps *ret)
 {
     *ret = (struct store_caps){0};
-    if (s3->probe_bucket == NULL) {
-        return true;
-    }
     if (strlen(s3->probe_prefix) + PROBE_NAME_MAX > STORE_KEY_MAX) {
         log_debug("no room for the name of a probe: no capabilities");
-        return true;
+        return PROBED;
     }
     char id[37];
     uuid_t uuid;
@@ -317,11 +334,13 @@ static bool probe(struct s3 *s3, struct store_caps *ret)
     uuid_unparse_lower(uuid, id);
     struct probe p = {
         .store = &s3->store,
-        .bucket = s3->probe_bucket,
+        .bucket = bucket,
         .a = g_strconcat(s3->probe_prefix, PROBE_NAME, id, NULL),
     };
     ret->put_if = probe_put(&p);
-    if (ensure_object(&p)) {
+    bool tried = ensure_object(&p);
+    if (tried) {
+        ret->head_tags = probe_head_tags(&p);
         ret->copy_if = probe_copy(&p);
         ret->complete_if = probe_complete(&p, ret);
         ret->checksum = probe_checksum(&p);
@@ -335,38 +354,40 @@ static bool probe(struct s3 *s3, struct store_caps *ret)
     if (p.passing) {
         *ret = (struct store_caps){0};
     } else if (p.refusal[0]) {
-        warn_refused(s3, p.refusal);
+        warn_refused(s3, bucket, p.refusal);
     }
-    log_debug("capabilities: put_if=%d complete_if=%d copy_if=%d delete_if=%d copy_part=%d "
-              "checksum=%d checksum_part=%d checksum_mpu=%d copy_into_checksum_mpu=%d%s",
-              ret->put_if, ret->complete_if, ret->copy_if, ret->delete_if, ret->copy_part,
-              ret->checksum, ret->checksum_part, ret->checksum_mpu, ret->copy_into_checksum_mpu,
-              p.passing ? " (not sure)" : "");
+    g_autofree char *names = store_caps_print(ret);
+    log_debug("capabilities in %s:%s%s", bucket, names, p.passing ? " (not sure)" : "");
     g_free(p.a);
     g_free(p.etag);
-    return !p.passing;
+    return p.passing ? PROBED_NOTHING : tried && p.refusal[0] == '\0' ? PROBED : PROBED_BUCKET;
 }
 
-void s3_caps_get(struct store *s, struct store_caps *ret)
+void s3_caps_get(struct store *s, const char *bucket, struct store_caps *ret)
 {
     struct s3 *s3 = (struct s3 *)s;
     mutex_lock(&s3->caps_lock);
-    while (s3->caps_probing) {
+    while (s3->caps_probing && bucket) {
         cond_wait(&s3->caps_changed, &s3->caps_lock);
     }
-    if (s3->caps_known) {
-        *ret = s3->caps;
+    const struct store_caps *limited = bucket ? g_hash_table_lookup(s3->caps_limited, bucket) : NULL;
+    if (s3->caps_known || limited || !bucket) {
+        *ret = limited && !s3->caps_known ? *limited : s3->caps;
         mutex_unlock(&s3->caps_lock);
         return;
     }
     s3->caps_probing = true;
     mutex_unlock(&s3->caps_lock);
 
-    bool sure = probe(s3, ret);
+    enum probed probed = probe(s3, bucket, ret);
 
     mutex_lock(&s3->caps_lock);
-    s3->caps = *ret;
-    s3->caps_known = sure;
+    if (probed == PROBED) {
+        s3->caps = *ret;
+        s3->caps_known = true;
+    } else if (probed == PROBED_BUCKET) {
+        g_hash_table_replace(s3->caps_limited, g_strdup(bucket), g_memdup2(ret, sizeof *ret));
+    }
     s3->caps_probing = false;
     cond_broadcast(&s3->caps_changed);
     mutex_unlock(&s3->caps_lock);

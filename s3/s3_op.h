@@ -27,7 +27,7 @@ struct s3 {
     enum s3_addressing addressing;
     bool on_aws;
     struct s3_credentials credentials;
-    char *probe_bucket, *probe_prefix;
+    char *probe_prefix;
 
     /* engine thread */
     GHashTable *regions; /* bucket → region, where it is not the default */
@@ -41,6 +41,7 @@ struct s3 {
     struct cond caps_changed;
     bool caps_known, caps_probing; /* caps_lock, as caps */
     struct store_caps caps;
+    GHashTable *caps_limited; /* caps_lock: bucket → struct store_caps, where it could not be tried */
 };
 
 struct s3_op {
@@ -51,6 +52,7 @@ struct s3_op {
     bool cancelled;   /* s3->lock */
 
     bool moved, clock_set; /* has followed a region, has corrected the clock */
+    bool classless;        /* the server does not know the storage class: it is left out */
     char *region;          /* what the exchange was signed for */
     const char *why;       /* a sentence for x.reply.err, from prepare or begin; static */
     enum store_class why_cls;
@@ -94,4 +96,4 @@ char *s3_unquote_etag(const char *etag);
 int64_t s3_parse_iso8601(const char *s); /* ns since the epoch; 0 when it does not parse */
 
 /* s3_caps.c: store_ops.caps. */
-void s3_caps_get(struct store *s, struct store_caps *ret);
+void s3_caps_get(struct store *s, const char *bucket, struct store_caps *ret);

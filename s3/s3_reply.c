@@ -418,6 +418,17 @@ static bool correct_clock(struct s3_op *op, const struct s3_error *e)
     return true;
 }
 
+/* A class of another server's, or the name of a tier: the object is worth more than its class. */
+static bool drop_class(struct s3_op *op, const struct s3_error *e)
+{
+    if (op->classless || op->req->storage_class == NULL ||
+        strcmp(e->code, "InvalidStorageClass") != 0) {
+        return false;
+    }
+    op->classless = true;
+    return true;
+}
+
 /* Digesting */
 
 static bool deletion_done(const struct s3_op *op, const struct s3_error *e)
@@ -451,7 +462,7 @@ void s3_deleted_failed(struct s3_op *op, const char *key, int status, const char
 static bool digest_error(struct s3_op *op, const struct s3_error *e)
 {
     op->req->res.http_status = op->x.reply.status;
-    if (follow_region(op, e) || correct_clock(op, e)) {
+    if (follow_region(op, e) || correct_clock(op, e) || drop_class(op, e)) {
         return true;
     }
     if (op->next_single > 0) {
@@ -486,6 +497,9 @@ static void digest_get(struct s3_op *op)
 static void digest_head(struct s3_op *op)
 {
     take_object(op);
+    uint64_t tags = 0;
+    (void)header_uint(&op->x.reply, "x-amz-tagging-count", &tags);
+    op->req->res.object.untagged_ns = tags == 0 ? clock_mono_ns() : 0;
     if (op->req->res.object.etag == NULL ||
         !header_uint(&op->x.reply, "content-length", &op->req->res.object.size)) {
         fail_reply(op, "the reply has no ETag or no length");

@@ -112,6 +112,27 @@ static void header_object(struct message *m, const struct store_headers *h)
     }
 }
 
+/* What an object has beside its headers. A copy has its source's tags. */
+static void header_kept(struct message *m)
+{
+    if (!m->op->classless) {
+        header(m, "x-amz-storage-class", m->req->storage_class);
+    }
+    guint n = m->req->tags ? g_hash_table_size(m->req->tags) : 0;
+    if (n == 0 || m->req->verb == STORE_COPY) {
+        return;
+    }
+    g_autofree struct sigv4_pair *pairs = g_new(struct sigv4_pair, n);
+    GHashTableIter it;
+    gpointer name, value;
+    g_hash_table_iter_init(&it, m->req->tags);
+    for (guint i = 0; g_hash_table_iter_next(&it, &name, &value); i++) {
+        pairs[i] = (struct sigv4_pair){name, value};
+    }
+    g_autofree char *tags = sigv4_query(pairs, n);
+    header(m, "x-amz-tagging", tags);
+}
+
 static void header_range(struct message *m, const char *name)
 {
     const struct store_range *r = &m->req->range;
@@ -333,6 +354,7 @@ static void build_copy(struct message *m)
     if (m->req->replace_headers) {
         header_object(m, m->req->headers);
     }
+    header_kept(m);
     header_conditions(m);
 }
 
@@ -350,6 +372,7 @@ static void build_object(struct message *m)
     case STORE_PUT:
         m->method = "PUT";
         header_object(m, m->req->headers);
+        header_kept(m);
         header_conditions(m);
         body_source(m);
         break;
@@ -362,6 +385,7 @@ static void build_object(struct message *m)
         param(m, "uploads", NULL);
         header_object(m, m->req->headers);
         header(m, "x-amz-checksum-algorithm", m->req->with_checksums ? "CRC32C" : NULL);
+        header_kept(m);
         break;
     case STORE_MPU_PART:
         m->method = "PUT";

@@ -104,9 +104,9 @@ static void stats_cancel(struct store *s, struct store_request *req)
     mutex_unlock(&st->lock);
 }
 
-static void stats_caps(struct store *s, struct store_caps *ret)
+static void stats_caps(struct store *s, const char *bucket, struct store_caps *ret)
 {
-    store_get_caps(((struct stats *)s)->below, ret);
+    store_get_caps(((struct stats *)s)->below, bucket, ret);
 }
 
 static void stats_destroy(struct store *s)

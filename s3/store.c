@@ -195,10 +195,68 @@ void store_complete(struct store_request *req)
     req->done(req);
 }
 
-void store_get_caps(struct store *s, struct store_caps *ret)
+void store_get_caps(struct store *s, const char *bucket, struct store_caps *ret)
 {
     *ret = (struct store_caps){0};
-    s->ops->caps(s, ret);
+    s->ops->caps(s, bucket, ret);
+}
+
+static const struct {
+    const char *name;
+    size_t offset;
+} cap_names[] = {
+    {"put_if", offsetof(struct store_caps, put_if)},
+    {"complete_if", offsetof(struct store_caps, complete_if)},
+    {"copy_if", offsetof(struct store_caps, copy_if)},
+    {"delete_if", offsetof(struct store_caps, delete_if)},
+    {"copy_part", offsetof(struct store_caps, copy_part)},
+    {"list_meta", offsetof(struct store_caps, list_meta)},
+    {"checksum", offsetof(struct store_caps, checksum)},
+    {"checksum_part", offsetof(struct store_caps, checksum_part)},
+    {"checksum_mpu", offsetof(struct store_caps, checksum_mpu)},
+    {"copy_into_checksum_mpu", offsetof(struct store_caps, copy_into_checksum_mpu)},
+    {"head_tags", offsetof(struct store_caps, head_tags)},
+};
+static_assert(G_N_ELEMENTS(cap_names) == sizeof(struct store_caps) / sizeof(bool),
+              "each capability has a name");
+
+bool store_caps_parse(const char *text, struct store_caps *ret, char **ret_unknown)
+{
+    *ret = (struct store_caps){0};
+    *ret_unknown = NULL;
+    if (strcmp(text, "none") == 0)
+        return true;
+    g_auto(GStrv) words = g_strsplit_set(text, ",: ", -1);
+    for (char **w = words; *w; w++) {
+        size_t i = 0;
+        while (i < G_N_ELEMENTS(cap_names) && strcmp(cap_names[i].name, *w) != 0)
+            i++;
+        if (i < G_N_ELEMENTS(cap_names)) {
+            *(bool *)((char *)ret + cap_names[i].offset) = true;
+        } else if (**w) {
+            *ret_unknown = g_strdup(*w);
+            return false;
+        }
+    }
+    return true;
+}
+
+char *store_caps_print(const struct store_caps *caps)
+{
+    GString *s = g_string_new(NULL);
+    for (size_t i = 0; i < G_N_ELEMENTS(cap_names); i++)
+        if (*(const bool *)((const char *)caps + cap_names[i].offset))
+            g_string_append_printf(s, " %s", cap_names[i].name);
+    return g_string_free(s, FALSE);
+}
+
+char *store_caps_names(void)
+{
+    GString *s = g_string_new(cap_names[0].name);
+    for (size_t i = 1; i < G_N_ELEMENTS(cap_names); i++)
+        g_string_append_printf(s, "%s%s", i + 1 < G_N_ELEMENTS(cap_names) ? ", " : " and ",
+                               cap_names[i].name);
+    return g_string_free(s, FALSE);
 }
 
 void store_free(struct store *s)
@@ -396,6 +454,27 @@ const char *store_headers_get_meta(const struct store_headers *h, const char *na
     return g_hash_table_lookup(h->meta, lower);
 }
 
+const char *store_class_kept(const char *storage_class)
+{
+    static const char *const defaults[] = {"STANDARD", "GLACIER", "DEEP_ARCHIVE", NULL};
+    return storage_class && !g_strv_contains(defaults, storage_class) ? storage_class : NULL;
+}
+
+bool store_tags_equal(GHashTable *a, GHashTable *b)
+{
+    guint n = a ? g_hash_table_size(a) : 0;
+    if (n != (b ? g_hash_table_size(b) : 0))
+        return false;
+    GHashTableIter it;
+    gpointer name, value;
+    if (n > 0)
+        g_hash_table_iter_init(&it, a);
+    while (n > 0 && g_hash_table_iter_next(&it, &name, &value))
+        if (g_strcmp0(g_hash_table_lookup(b, name), value) != 0)
+            return false;
+    return true;
+}
+
 void store_object_clear(struct store_object *o)
 {
     g_free(o->etag);
@@ -413,6 +492,7 @@ void store_object_copy(struct store_object *to, const struct store_object *from)
         .mtime_ns = from->mtime_ns,
         .storage_class = g_strdup(from->storage_class),
         .version_id = g_strdup(from->version_id),
+        .untagged_ns = from->untagged_ns,
     };
     store_headers_copy(&to->headers, &from->headers);
 }

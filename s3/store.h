@@ -77,6 +77,7 @@ struct store_object {
     int64_t mtime_ns;  /* Last-Modified, real time */
     char *storage_class; /* NULL = STANDARD */
     char *version_id;  /* NULL where the bucket has no versions */
+    uint64_t untagged_ns; /* mono: when a reply to HEAD counted no tags, which means that there are none where caps.head_tags; 0 = not asked, or some */
     struct store_headers headers;
 };
 
@@ -173,7 +174,9 @@ struct store_request {
     unsigned part_number;
     const struct store_part *parts;      /* MPU_COMPLETE: ascending */
     size_t n_parts;
-    GHashTable *tags;
+    GHashTable *tags;                    /* TAGS_PUT; PUT, MPU_CREATE: the object's (NULL = none). A COPY has its source's */
+    const char *storage_class;           /* PUT, MPU_CREATE, COPY: NULL = the server's default. One that the server does not
+                                          * know is left out, as by a server that has no classes */
 
     void (*done)(struct store_request *req); /* required */
     void *ctx;                               /* the caller's */
@@ -194,6 +197,7 @@ struct store_caps {
     bool checksum_part; /* so does MPU_PART into an upload that was not created with_checksums */
     bool checksum_mpu;  /* so does MPU_PART into one that was, and COMPLETE takes the parts' */
     bool copy_into_checksum_mpu; /* MPU_COPY_PART works there too, and COMPLETE with what its reply says */
+    bool head_tags;   /* HEAD counts the object's tags */
 };
 
 struct store_ops {
@@ -204,7 +208,7 @@ struct store_ops {
      * store_complete() for req: a layer looks req up under its own lock, and ignores what it has ended. Never
      * blocks, never runs done inline; takes locks of rank ENGINE and above only. */
     void (*cancel)(struct store *s, struct store_request *req);
-    void (*caps)(struct store *s, struct store_caps *ret); /* blocks on the first call per endpoint where it probes */
+    void (*caps)(struct store *s, const char *bucket, struct store_caps *ret); /* see store_get_caps() */
     void (*destroy)(struct store *s); /* no request is under way; also destroys the layer below */
 };
 
@@ -216,7 +220,13 @@ struct store {
 /* Checks the contract (verb's fields present, sizes in range), then hands req on. Aborts on a breach: it is a bug, not data. */
 void store_submit(struct store *s, struct store_request *req);
 void store_cancel(struct store *s, struct store_request *req);
-void store_get_caps(struct store *s, struct store_caps *ret);
+/* What the server honours: found out in `bucket`, which blocks, by the first call that can, and then known for all buckets.
+ * bucket NULL: what is known so far; never blocks. */
+void store_get_caps(struct store *s, const char *bucket, struct store_caps *ret);
+/* A list of capabilities' names (separated by commas, colons or spaces), or "none". False: *ret_unknown is the word that is no name (caller frees). */
+bool store_caps_parse(const char *text, struct store_caps *ret, char **ret_unknown);
+char *store_caps_print(const struct store_caps *caps); /* names after a space each; caller frees */
+char *store_caps_names(void);                          /* all of them, "a, b and c"; caller frees */
 void store_free(struct store *s); /* NULL is fine */
 /* Ends a request in an implementation or decorator: checks exactly-once, then runs done. */
 void store_complete(struct store_request *req);
@@ -238,6 +248,10 @@ void store_headers_clear(struct store_headers *h);
 void store_headers_copy(struct store_headers *to, const struct store_headers *from); /* to is overwritten, not freed; from NULL = empty */
 void store_headers_set_meta(struct store_headers *h, const char *name, const char *value); /* value NULL removes */
 const char *store_headers_get_meta(const struct store_headers *h, const char *name);      /* NULL if absent */
+/* What a new version of an object of this class is to be stored as: NULL (the default) for STANDARD, and for the archives,
+ * since what was just written must be readable. */
+const char *store_class_kept(const char *storage_class);
+bool store_tags_equal(GHashTable *a, GHashTable *b); /* NULL = none */
 void store_object_clear(struct store_object *o);
 void store_object_copy(struct store_object *to, const struct store_object *from);
 struct store_entry *store_entry_new(const char *key);

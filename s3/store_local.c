@@ -341,7 +341,7 @@ static void local_cancel(struct store *s, struct store_request *req)
     mutex_unlock(&st->lock);
 }
 
-static void local_caps(struct store *s, struct store_caps *ret)
+static void local_caps(struct store *s, const char *bucket, struct store_caps *ret)
 {
     *ret = (struct store_caps){.put_if = true,
                                .complete_if = true,
@@ -351,7 +351,8 @@ static void local_caps(struct store *s, struct store_caps *ret)
                                .checksum = true,
                                .checksum_part = true,
                                .checksum_mpu = true,
-                               .copy_into_checksum_mpu = true};
+                               .copy_into_checksum_mpu = true,
+                               .head_tags = true};
 }
 
 static void local_destroy(struct store *s)

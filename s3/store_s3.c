@@ -243,7 +243,7 @@ static void s3_free(struct s3 *s3)
     g_free(s3->host);
     g_free(s3->aws_suffix);
     g_free(s3->region);
-    g_free(s3->probe_bucket);
+    g_hash_table_unref(s3->caps_limited);
     g_free(s3->probe_prefix);
     g_free(s3);
 }
@@ -266,7 +266,7 @@ int store_s3_new(const struct store_s3_params *p, struct store **ret)
     struct s3 *s3 = g_new0(struct s3, 1);
     s3->store.ops = &ops;
     s3->addressing = p->addressing;
-    s3->probe_bucket = g_strdup(p->probe_bucket);
+    s3->caps_limited = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
     s3->probe_prefix = g_strdup(p->probe_prefix ? p->probe_prefix : "");
     s3->regions = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
     if (p->caps) {

@@ -2,8 +2,8 @@
  *
  * store_s3: a store on an S3-compatible server over HTTP(S). One engine thread drives libcurl's
  * multi interface; request bodies are sent UNSIGNED-PAYLOAD under SigV4. Capabilities are probed
- * once, on the first store_get_caps(), with small objects whose keys are probe_prefix,
- * ".mlopsfs-probe-" and a UUID, and that it removes, unless `caps` is given; where probing is not permitted, none are assumed.
+ * once, by the first store_get_caps() that names a bucket, with small objects in it whose keys are probe_prefix, ".mlopsfs-probe-"
+ * and a UUID, and that it removes, unless `caps` is given. A bucket where that is not permitted has none; others are still tried.
  */
 #pragma once
 #include "s3/credentials.h"
@@ -17,7 +17,6 @@ struct store_s3_params {
     enum s3_addressing addressing; /* AUTO: virtual on amazonaws.com for names that are DNS labels, else path */
     const struct s3_credentials *credentials; /* copied; anonymous when it says so */
     const char *ca_file;  /* NULL = the system's CAs */
-    const char *probe_bucket; /* bucket in which capabilities may be probed; NULL = none: conservative caps */
     const char *probe_prefix; /* begins the probes' keys; NULL = "" */
     const struct store_caps *caps; /* override; NULL = probe */
     unsigned connections; /* at most this many at once; 0 = 32 */

@@ -50,6 +50,7 @@ void conf_multipart_cases(GArray *cases);
 void conf_copy_cases(GArray *cases);
 void conf_list_cases(GArray *cases);
 void conf_delete_cases(GArray *cases);
+void conf_kept_cases(GArray *cases);
 void conf_async_cases(GArray *cases);
 void conf_endpoint_cases(GArray *cases);
 void conf_checksums_cases(GArray *cases);
@@ -68,7 +69,7 @@ bool conf_deviation_rows_exist(GArray *cases);
  */
 int conf_store_open(struct conf *c, const char *local_path);
 /* Another store on an endpoint, with other keys (NULL access_key: anonymous). */
-struct store *conf_store_on(const struct conf_endpoint *e, const char *probe_bucket);
+struct store *conf_store_on(const struct conf_endpoint *e);
 
 /* Records a failure unless one is there; returns false. */
 bool conf_fail(struct conf *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

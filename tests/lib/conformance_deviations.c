@@ -46,6 +46,8 @@ static const struct conf_deviation rows[] = {
     {"minio", "multipart/garbage-upload-id", "XMinioInvalidResourceName"},
     {"minio", "multipart/list-uploads-prefix", "0 uploads below the prefix"}, /* only a whole key */
     {"minio", "tags/unicode", "InvalidTag"},
+    /* A copy that carries the headers carries the class too, unless it is given another. */
+    {"minio", "kept/copy-default", "the class is REDUCED_REDUNDANCY"},
 
     /* versitygw's back end is a file system: a key is a path, and is cleaned. */
     {"versitygw", "key/double-slash", "LIST does not have the key"},
@@ -83,6 +85,11 @@ static const struct conf_deviation rows[] = {
     {"versitygw", "caps/copy-into-checksum-mpu", "the probe does not find it"},
     {"versitygw", "checksum/copied-range", "the reply tells another checksum"},
     {"versitygw", "bucket/name-two-dots", "got 0 OK 200"},
+    /* It has one storage class, and takes no notice of others. */
+    {"versitygw", "kept/put-class", "the class is STANDARD"},
+    {"versitygw", "kept/upload-class", "the class is STANDARD"},
+    {"versitygw", "kept/copy-class", "the class is STANDARD"},
+    {"versitygw", "kept/eleven", "got 0 OK 200"}, /* it counts the tags of TAGS_PUT only */
     /* A body that breaks off is taken for a whole one, once the connection is gone. */
     {"versitygw", "put/source-error", "expected 3 bytes", true},
     {"versitygw", "async/cancel-put", "expected 3 bytes", true},

@@ -15,7 +15,7 @@
 static bool with_store(struct conf *c, const struct conf_endpoint *e, struct store_request *req,
                        int err, enum store_class cls)
 {
-    struct store *other = conf_store_on(e, NULL), *suite = c->store;
+    struct store *other = conf_store_on(e), *suite = c->store;
     if (other == NULL) {
         return conf_fail(c, "no store on %s", e->url);
     }
@@ -160,7 +160,7 @@ static void with_rude_server(struct conf *c, struct rude *r, struct store_reques
     EXPECT(c, r->fd >= 0 && pthread_create(&t, NULL, rude_server, r) == 0, "no server");
     struct conf_endpoint e = c->endpoint;
     e.url = url;
-    struct store *other = conf_store_on(&e, NULL), *suite = c->store;
+    struct store *other = conf_store_on(&e), *suite = c->store;
     c->store = other;
     conf_run(c, req);
     c->store = suite;
@@ -248,15 +248,16 @@ static const struct cap_row cap_rows[] = {
     {"caps/checksum-part", offsetof(struct store_caps, checksum_part)},
     {"caps/checksum-mpu", offsetof(struct store_caps, checksum_mpu)},
     {"caps/copy-into-checksum-mpu", offsetof(struct store_caps, copy_into_checksum_mpu)},
+    {"caps/head-tags", offsetof(struct store_caps, head_tags)},
 };
 
 static void cap_case(struct conf *c, const void *arg)
 {
     const struct cap_row *row = arg;
-    struct store *s = conf_store_on(&c->endpoint, c->bucket);
+    struct store *s = conf_store_on(&c->endpoint);
     EXPECT(c, s != NULL, "no store");
     struct store_caps caps;
-    store_get_caps(s, &caps);
+    store_get_caps(s, c->bucket, &caps);
     store_free(s);
     bool have = *(const bool *)((const char *)&caps + row->offset);
     EXPECT(c, have, "the probe does not find it");

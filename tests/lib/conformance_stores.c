@@ -10,7 +10,7 @@
 #include "s3/store_s3.h"
 #include "tests/lib/conformance.h"
 
-struct store *conf_store_on(const struct conf_endpoint *e, const char *probe_bucket)
+struct store *conf_store_on(const struct conf_endpoint *e)
 {
     struct s3_credentials cred = {.anonymous = e->access_key == NULL,
                                   .access_key = g_strdup(e->access_key),
@@ -18,8 +18,7 @@ struct store *conf_store_on(const struct conf_endpoint *e, const char *probe_buc
                                   .origin = "the suite"};
     struct store_s3_params p = {.endpoint = e->url,
                                 .region = e->region,
-                                .credentials = &cred,
-                                .probe_bucket = probe_bucket};
+                                .credentials = &cred};
     struct store *s = NULL;
     int r = store_s3_new(&p, &s);
     s3_credentials_clear(&cred);
@@ -38,6 +37,6 @@ int conf_store_open(struct conf *c, const char *local_path)
     }
     const char *server = getenv("MLOPSFS_SERVER");
     c->server = server != NULL ? server : "other";
-    c->store = conf_store_on(&c->endpoint, NULL);
+    c->store = conf_store_on(&c->endpoint);
     return c->store != NULL ? 0 : -EINVAL;
 }

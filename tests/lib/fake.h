@@ -20,6 +20,8 @@ struct upload {
     char *name; /* bucket/key */
     struct store_headers headers;
     bool with_checksums;
+    GHashTable *tags;
+    char *storage_class;
     GHashTable *parts; /* number → struct object */
 };
 

@@ -127,7 +127,7 @@ static void fake_cancel(struct store *s, struct store_request *req)
     mutex_unlock(&f->lock);
 }
 
-static void fake_caps(struct store *s, struct store_caps *ret)
+static void fake_caps(struct store *s, const char *bucket, struct store_caps *ret)
 {
     *ret = ((struct fake_store *)s)->caps;
 }
@@ -173,7 +173,8 @@ struct store *fake_store_new(const struct fake_params *p)
                                             .checksum = true,
                                             .checksum_part = true,
                                             .checksum_mpu = true,
-                                            .copy_into_checksum_mpu = true};
+                                            .copy_into_checksum_mpu = true,
+                                            .head_tags = true};
     f->prng = p->seed * 0x9E3779B97F4A7C15ULL | 1;
     f->queue = g_ptr_array_new();
     f->held = g_ptr_array_new();

@@ -32,6 +32,9 @@ void fake_upload_free(void *p)
     struct upload *u = p;
     g_free(u->name);
     store_headers_clear(&u->headers);
+    if (u->tags)
+        g_hash_table_unref(u->tags);
+    g_free(u->storage_class);
     g_hash_table_unref(u->parts);
     g_free(u);
 }
@@ -75,6 +78,19 @@ struct object *fake_object_new_locked(struct fake_store *f, GBytes *bytes,
     return o;
 }
 
+static GHashTable *tags_copy(GHashTable *from)
+{
+    GHashTable *copy = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
+    GHashTableIter it;
+    gpointer name, value;
+    if (from) {
+        g_hash_table_iter_init(&it, from);
+        while (g_hash_table_iter_next(&it, &name, &value))
+            g_hash_table_replace(copy, g_strdup(name), g_strdup(value));
+    }
+    return copy;
+}
+
 /* if_match and if_none_match against what is there. */
 static int check_locked(struct fake_store *f, struct store_request *req)
 {
@@ -87,9 +103,12 @@ static int check_locked(struct fake_store *f, struct store_request *req)
 }
 
 static void store_locked(struct fake_store *f, struct store_request *req, GBytes *bytes,
-                         const struct store_headers *headers)
+                         const struct store_headers *headers, GHashTable *tags,
+                         const char *storage_class)
 {
     struct object *o = fake_object_new_locked(f, bytes, headers);
+    o->tags = tags_copy(tags);
+    o->attr.storage_class = g_strdup(storage_class);
     g_tree_replace(f->objects, fake_name(req->bucket, req->key), o);
     req->res.object.etag = g_strdup(o->attr.etag);
 }
@@ -143,6 +162,8 @@ static void run_get(struct fake_store *f, struct item *it)
         return;
     }
     store_object_copy(&req->res.object, &o->attr);
+    if (req->verb == STORE_HEAD && (!o->tags || g_hash_table_size(o->tags) == 0))
+        req->res.object.untagged_ns = clock_mono_ns();
     GBytes *bytes = g_bytes_ref(o->bytes);
     mutex_unlock(&f->lock);
     if (req->verb == STORE_GET)
@@ -205,7 +226,7 @@ static void run_put(struct fake_store *f, struct store_request *req)
         return;
     mutex_lock(&f->lock);
     if (check_locked(f, req) == 0)
-        store_locked(f, req, bytes, req->headers);
+        store_locked(f, req, bytes, req->headers, req->tags, req->storage_class);
     mutex_unlock(&f->lock);
 }
 
@@ -245,7 +266,7 @@ static void run_copy(struct fake_store *f, struct store_request *req)
         struct store_headers headers;
         store_headers_copy(&headers, req->replace_headers ? req->headers : &o->attr.headers);
         g_autoptr(GBytes) bytes = g_bytes_ref(o->bytes);
-        store_locked(f, req, bytes, &headers);
+        store_locked(f, req, bytes, &headers, o->tags, req->storage_class);
         store_headers_clear(&headers);
     }
     mutex_unlock(&f->lock);
@@ -329,6 +350,8 @@ static void run_mpu_create(struct fake_store *f, struct store_request *req)
     struct upload *u = g_new0(struct upload, 1);
     u->name = fake_name(req->bucket, req->key);
     store_headers_copy(&u->headers, req->headers);
+    u->tags = tags_copy(req->tags);
+    u->storage_class = g_strdup(req->storage_class);
     u->parts = g_hash_table_new_full(NULL, NULL, NULL, fake_object_free);
     u->with_checksums = req->with_checksums;
     mutex_lock(&f->lock);
@@ -409,7 +432,7 @@ static void run_mpu_complete(struct fake_store *f, struct store_request *req)
     }
     if (u && check_locked(f, req) == 0) {
         g_autoptr(GBytes) bytes = g_byte_array_free_to_bytes(g_steal_pointer(&all));
-        store_locked(f, req, bytes, &u->headers);
+        store_locked(f, req, bytes, &u->headers, u->tags, u->storage_class);
         g_hash_table_remove(f->uploads, req->upload_id);
     }
     mutex_unlock(&f->lock);
@@ -480,15 +503,7 @@ static void run_tags(struct fake_store *f, struct store_request *req)
         mutex_unlock(&f->lock);
         return;
     }
-    GHashTable *copy = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
-    GHashTable *from = req->verb == STORE_TAGS_PUT ? req->tags : o->tags;
-    GHashTableIter it;
-    gpointer name, value;
-    if (from) {
-        g_hash_table_iter_init(&it, from);
-        while (g_hash_table_iter_next(&it, &name, &value))
-            g_hash_table_replace(copy, g_strdup(name), g_strdup(value));
-    }
+    GHashTable *copy = tags_copy(req->verb == STORE_TAGS_PUT ? req->tags : o->tags);
     if (req->verb == STORE_TAGS_PUT) {
         g_clear_pointer(&o->tags, g_hash_table_unref);
         o->tags = copy;

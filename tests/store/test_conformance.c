@@ -81,6 +81,7 @@ static GArray *all_cases(void)
     conf_copy_cases(cases);
     conf_list_cases(cases);
     conf_delete_cases(cases);
+    conf_kept_cases(cases);
     conf_async_cases(cases);
     conf_endpoint_cases(cases);
     conf_checksums_cases(cases);
@@ -98,7 +99,7 @@ static int start(struct conf *c, const char *dir)
         fprintf(stderr, "no bucket: %s\n", c->failure);
         return EXIT_FAILURE;
     }
-    store_get_caps(c->store, &c->caps);
+    store_get_caps(c->store, c->bucket, &c->caps);
     return 0;
 }
 

@@ -163,7 +163,7 @@ static void test_verbs(void)
     }
     g_assert_cmpuint(store_fault_count(s), ==, 20);
     struct store_caps caps;
-    store_get_caps(s, &caps);
+    store_get_caps(s, "b", &caps);
     g_assert_true(caps.put_if);
     store_free(s);
     /* cut is for bodies of GETs alone */

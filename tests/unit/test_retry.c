@@ -35,7 +35,7 @@ static void test_attempts(void)
     store_stats_get(rig.stats, &n);
     g_assert_cmpuint(n.errors[STORE_HEAD], ==, 4);
     struct store_caps caps;
-    store_get_caps(rig.store, &caps);
+    store_get_caps(rig.store, "b", &caps);
     g_assert_true(caps.put_if);
     rig_fini(&rig);
 }

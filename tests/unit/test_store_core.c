@@ -194,7 +194,7 @@ static void test_run(void)
     g_assert_cmpint(store_run(s, &missing, NULL), ==, -ENOENT);
     g_assert_cmpstr(missing.res.code, ==, "NoSuchKey");
     struct store_caps caps;
-    store_get_caps(s, &caps);
+    store_get_caps(s, "b", &caps);
     g_assert_true(caps.put_if && !caps.list_meta);
     store_free(s);
     store_free(NULL);
@@ -372,7 +372,7 @@ static void test_stats(void)
     g_assert_cmpuint(n.in_flight, ==, 0);
     g_assert_cmpuint(n.latency_ns, >, 0);
     struct store_caps caps;
-    store_get_caps(s, &caps);
+    store_get_caps(s, "b", &caps);
     g_assert_true(caps.copy_part);
     store_free(s);
 }

@@ -92,7 +92,6 @@ static struct store *open_probing(struct fixture *f, const char *prefix)
     const struct s3_credentials c = {.access_key = access, .secret_key = secret};
     const struct store_s3_params p = {.endpoint = liar_url(f->liar),
                                       .credentials = &c,
-                                      .probe_bucket = "b",
                                       .probe_prefix = prefix,
                                       .connections = 1};
     struct store *s;
@@ -100,11 +99,16 @@ static struct store *open_probing(struct fixture *f, const char *prefix)
     return s;
 }
 
-static void expect_none(struct store *s)
+static void expect_none_in(struct store *s, const char *bucket)
 {
     struct store_caps c;
-    store_get_caps(s, &c);
+    store_get_caps(s, bucket, &c);
     g_assert_false(c.put_if || c.complete_if || c.copy_if || c.delete_if || c.copy_part);
+}
+
+static void expect_none(struct store *s)
+{
+    expect_none_in(s, "b");
 }
 
 static unsigned logged(const char *path, const char *what)
@@ -155,6 +159,47 @@ static void test_probe_fails(struct fixture *f, gconstpointer log)
     store_free(s);
 }
 
+static void always(struct fixture *f, const char *match, int status, const char *code)
+{
+    g_autofree char *body = g_strdup_printf("<Error><Code>%s</Code></Error>", code);
+    liar_add(f->liar, (struct liar_step){
+                          .match = match, .stay = true, .reply = liar_reply(status, "", body)});
+}
+
+/* What one bucket refuses, another may permit, and then it is known of the server; nothing is asked
+ * of none. */
+static void test_probe_buckets(struct fixture *f, gconstpointer log)
+{
+    struct store *s = open_probing(f, NULL);
+    always(f, "PUT /closed/", 403, "AccessDenied");
+    always(f, "DELETE /closed/", 403, "AccessDenied");
+    always(f, "PUT /absent/", 404, "NoSuchBucket");
+    always(f, "DELETE /absent/", 404, "NoSuchBucket");
+    liar_say(f->liar, 200, ETAG, "");
+    liar_say(f->liar, 412, "", "<Error><Code>PreconditionFailed</Code></Error>");
+    liar_say(f->liar, 412, "", "<Error><Code>PreconditionFailed</Code></Error>");
+    always(f, NULL, 501, "NotImplemented");
+    expect_none_in(s, NULL);
+    g_assert_cmpuint(liar_requests(f->liar), ==, 0);
+    expect_none_in(s, "closed");
+    expect_none_in(s, "absent");
+    unsigned n = liar_requests(f->liar);
+    expect_none_in(s, "closed");
+    expect_none_in(s, "absent");
+    g_assert_cmpuint(liar_requests(f->liar), ==, n); /* these two are known */
+    struct store_caps c;
+    store_get_caps(s, "open", &c);
+    g_assert_true(c.put_if && !c.copy_if && !c.copy_part && !c.head_tags);
+    n = liar_requests(f->liar);
+    static const char *const all[] = {"closed", "absent", "another", NULL};
+    for (size_t i = 0; i < G_N_ELEMENTS(all); i++) {
+        store_get_caps(s, all[i], &c);
+        g_assert_true(c.put_if && !c.copy_if);
+    }
+    g_assert_cmpuint(liar_requests(f->liar), ==, n);
+    store_free(s);
+}
+
 /* No key is left for a probe. */
 static void test_probe_long(struct fixture *f, gconstpointer log)
 {
@@ -178,6 +223,7 @@ int main(int argc, char **argv)
     CASE("size", test_size);
     CASE("probe-refused", test_probe_refused);
     CASE("probe-fails", test_probe_fails);
+    CASE("probe-buckets", test_probe_buckets);
     CASE("probe-long", test_probe_long);
     int r = g_test_run();
     g_unlink(log);

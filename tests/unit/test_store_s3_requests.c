@@ -275,18 +275,54 @@ static void test_params(struct fixture *f, gconstpointer data)
     }
 }
 
+static void test_kept(struct fixture *f, gconstpointer data)
+{
+    static const char refused[] = "<Error><Code>InvalidStorageClass</Code></Error>";
+    g_autoptr(GHashTable) tags = g_hash_table_new(g_str_hash, g_str_equal);
+    g_hash_table_insert(tags, (char[]){"a b"}, (char[]){"1+1=2&\xc3\xa4"});
+    g_hash_table_insert(tags, (char[]){"k"}, (char[]){""});
+    struct store_request put = {.verb = STORE_PUT,
+                                .key = "k",
+                                .if_match = "e0",
+                                .tags = tags,
+                                .storage_class = "TIER-7",
+                                .source = {.size = 9}};
+    liar_say(f->liar, 400, "", refused);
+    liar_say(f->liar, 200, ETAG, "");
+    expect(run(f, put), 0, STORE_CLASS_OK);
+    for (guint i = 0; i < 2; i++) { /* all as before, but for the class */
+        g_autofree char *q = liar_request(f->liar, i);
+        g_assert_nonnull(strstr(q, "\r\nx-amz-tagging: a%20b=1%2B1%3D2%26%C3%A4&k=\r\n"));
+        g_assert_nonnull(strstr(q, ";x-amz-tagging,")); /* signed */
+        g_assert_nonnull(strstr(q, "\r\nif-match: \"e0\"\r\n"));
+        bool classed = strstr(q, "\r\nx-amz-storage-class: TIER-7\r\n");
+        g_assert_true(classed == (i == 0));
+        g_assert_nonnull(strstr(q, "\r\n\r\nabcdefghi"));
+    }
+    liar_say(f->liar, 400, "", refused); /* without a class, it is about something else */
+    put.storage_class = NULL;
+    expect(run(f, put), -EINVAL, STORE_CLASS_FATAL);
+    liar_say(f->liar, 200, "", "<CopyObjectResult><ETag>e</ETag></CopyObjectResult>");
+    expect(RUN(.verb = STORE_COPY, .key = "k", .from_bucket = "b", .from_key = "o", .tags = tags,
+               .storage_class = "STANDARD_IA"),
+           0, STORE_CLASS_OK);
+    g_autofree char *q = liar_request(f->liar, 3);
+    g_assert_nonnull(strstr(q, "\r\nx-amz-storage-class: STANDARD_IA\r\n"));
+    g_assert_null(strstr(q, "x-amz-tagging"));
+}
+
 static void test_caps_given(struct fixture *f, gconstpointer data)
 {
     struct store *store;
     const struct store_caps given = {.put_if = true, .delete_if = true};
     const struct store_s3_params p = {
-        .endpoint = liar_url(f->liar), .caps = &given, .probe_bucket = "b"};
+        .endpoint = liar_url(f->liar), .caps = &given};
     g_assert_cmpint(store_s3_new(&p, &store), ==, 0);
     struct store_caps caps;
-    store_get_caps(store, &caps);
+    store_get_caps(store, "b", &caps);
     g_assert_true(caps.put_if && caps.delete_if && !caps.complete_if && !caps.copy_if);
     store_free(store);
-    store_get_caps(f->store, &caps); /* no bucket to probe in: nothing is assumed */
+    store_get_caps(f->store, NULL, &caps); /* no bucket to probe in: nothing is assumed */
     g_assert_false(caps.put_if || caps.complete_if || caps.copy_if || caps.delete_if ||
                    caps.copy_part);
     g_assert_cmpuint(liar_requests(f->liar), ==, 0);
@@ -306,6 +342,7 @@ int main(int argc, char **argv)
     CASE("anonymous", test_anonymous);
     CASE("virtual-host", test_virtual_host);
     CASE("params", test_params);
+    CASE("kept", test_kept);
     CASE("caps-given", test_caps_given);
     return g_test_run();
 }
