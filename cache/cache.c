@@ -81,6 +81,8 @@ static void cache_destroy(struct cache *c)
     assert(g_queue_is_empty(&c->streams));
     cond_fini(&c->changed);
     mutex_fini(&c->lock);
+    if (c->tagless)
+        g_hash_table_unref(c->tagless);
     g_free(c->dir);
     g_free(c);
 }
@@ -93,6 +95,7 @@ int cache_new(const struct cache_params *p, struct cache **ret)
     c->store = p->store;
     c->dir = g_strdup(p->dir);
     c->committed = p->committed;
+    c->untagged_ttl_ns = p->untagged_ttl_ns;
     plan_limits_init(&c->limits, p->part_size, reserve - PAGE);
     c->disk = budget_new(disk - reserve);
     c->reserve = budget_new(reserve);

@@ -33,6 +33,7 @@ struct cache_params {
     uint64_t disk;            /* ceiling for staging, bytes */
     unsigned uploads;         /* parts and PUTs in flight at most; 0 = 16 */
     uint64_t part_size;       /* first parts' size, bytes; 0 = see cache/plan.h's schedule */
+    uint64_t untagged_ttl_ns; /* so long it is believed that an object has no tags; after that a commit that replaces it asks */
     /* After a commit made `now` the file's base, before flush returns. same_content: only headers or key changed.
      * owner is the file's. No lock held. */
     void (*committed)(void *owner, const struct store_object *now, bool same_content);
@@ -81,6 +82,11 @@ int cache_file_retarget(struct cache_file *f, const char *bucket, const char *ke
 /* The object was copied by someone else of ours (a directory rename): base and target become bucket/key with `now`, if the file is clean, no
  * commit is under way, and its base is the version from_etag that was copied; else -EAGAIN, and nothing is changed: retarget and flush it. */
 int cache_file_rebase(struct cache_file *f, const char *from_etag, const char *bucket, const char *key, const struct store_object *now);
+/* The object's tags are to be changed by requests of the caller's, which a commit under way would undo. Waits for that; *ret_begun goes to
+ * cache_file_tags_end(). 0 or -EINTR. */
+int cache_file_tags_begin(struct cache_file *f, struct cancel *cancel, uint64_t *ret_begun);
+/* They were changed. False: a commit began meanwhile, and may have read them before: change them again. */
+bool cache_file_tags_end(struct cache_file *f, uint64_t begun);
 /* The name is gone: commits become no-ops that succeed, forever. With fetch_base the base's bytes that are
  * still needed are first brought into staging, so that open handles go on reading after the object is deleted. Waits for a commit under way. */
 int cache_file_orphan(struct cache_file *f, bool fetch_base, struct cancel *cancel);

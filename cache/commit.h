@@ -20,6 +20,7 @@ struct commit {
     char *bucket, *key, *expect;
     struct file_base *base;
     bool data_dirty, headers_dirty, moved;
+    uint64_t untagged_ns; /* of the base */
     struct staging *staging;
     struct staging_pin pin;
     char uuid[37];
@@ -29,6 +30,8 @@ struct commit {
 
     /* while it runs */
     struct plan plan;
+    GHashTable *tags;         /* the base's, which the object is to have; NULL: none */
+    const char *storage_class; /* the base's, likewise; NULL: the default */
     struct reader *reader; /* of the base, when its bytes are needed */
     unsigned under_way;    /* the file's lock */
     int err;               /* the file's lock: of the first part that failed */

@@ -156,6 +156,8 @@ static void seal_locked(struct commit *c)
 {
     struct cache_file *f = c->file;
     f->commit = COMMIT_RUNNING;
+    f->commits_begun++;
+    c->untagged_ns = f->untagged_ns;
     f->sealed_gen = c->gen = f->gen;
     c->staged_end = f->reserved ? f->res_src : f->staging ? staging_end(f->staging) : 0;
     c->map = extents_slice(f->map, 0, UINT64_MAX);
@@ -200,6 +202,8 @@ static void commit_clear(struct commit *c)
     staging_unpin(&c->pin);
     g_free(c->done);
     plan_clear(&c->plan);
+    if (c->tags)
+        g_hash_table_unref(c->tags);
     if (c->reader)
         reader_free(c->reader);
     store_object_clear(&c->now);
@@ -248,6 +252,7 @@ static void install_locked(struct commit *c, struct file_base *base)
 {
     struct cache_file *f = c->file;
     f->base = base;
+    f->untagged_ns = base->object.untagged_ns;
     g_free(f->expect);
     f->expect = g_strdup(base->object.etag);
     install_content_locked(c);

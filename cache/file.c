@@ -73,6 +73,7 @@ struct cache_file *cache_file_new(struct cache *c, const char *bucket, const cha
     g_queue_init(&f->waiters);
     if (base) {
         f->base = file_base_new(bucket, key, base);
+        f->untagged_ns = base->untagged_ns;
         f->expect = g_strdup(base->etag);
         store_headers_copy(&f->headers, &base->headers);
         if (base->size > 0)
@@ -405,6 +406,29 @@ int cache_file_rebase(struct cache_file *f, const char *from_etag, const char *b
                      now->etag);
     file_base_unref(old);
     return 0;
+}
+
+int cache_file_tags_begin(struct cache_file *f, struct cancel *cancel, uint64_t *ret_begun)
+{
+    struct cancel_watch watch = {.fired = file_wake, .ctx = f};
+    int r = 0;
+    cancel_watch(cancel, &watch);
+    mutex_lock(&f->lock);
+    while (r == 0 && f->commit == COMMIT_RUNNING)
+        r = file_wait_locked(f, cancel);
+    *ret_begun = f->commits_begun;
+    mutex_unlock(&f->lock);
+    cancel_unwatch(cancel, &watch);
+    return r;
+}
+
+bool cache_file_tags_end(struct cache_file *f, uint64_t begun)
+{
+    mutex_lock(&f->lock);
+    f->untagged_ns = 0;
+    bool alone = f->commits_begun == begun;
+    mutex_unlock(&f->lock);
+    return alone;
 }
 
 /* Waits until no commit is under way and, with fetch_base, no byte comes from the base. */

@@ -26,6 +26,7 @@ struct cache {
     char *dir;
     void (*committed)(void *owner, const struct store_object *now, bool same_content);
     struct plan_limits limits;
+    uint64_t untagged_ttl_ns;
     struct workq *deliver;    /* completions */
     struct workq *committers; /* commits: they block on the network */
     struct workq *janitor;    /* what must not run on a store's thread: disk work, last references */
@@ -41,6 +42,7 @@ struct cache {
     unsigned work;       /* lock: commits and streamed parts under way, which will free space */
     unsigned n_files;    /* lock: that are not freed yet */
     GQueue streams;      /* lock: cache_file* that have a stream */
+    GHashTable *tagless; /* lock: set of buckets' names where tags cannot be read */
     uint64_t dirty_files, commits, commit_errors; /* lock */
 };
 
@@ -75,6 +77,8 @@ struct cache_file {
     struct file_base *base;      /* NULL: never committed */
     struct extents *map;         /* its size is the file's */
     struct store_headers headers;
+    uint64_t untagged_ns;    /* as in struct store_object, of the base */
+    uint64_t commits_begun;
     struct staging *staging; /* NULL until the first write */
 
     bool data_dirty, headers_dirty, moved;

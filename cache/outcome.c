@@ -16,6 +16,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "cache/keep.h"
 #include "cache/stream.h"
 
 #define ATTEMPTS_KEPT 16
@@ -101,6 +102,7 @@ static void adopt(struct commit *c, const struct attempt *a, const struct store_
         c->now.mtime_ns = clock_real_ns();
     store_headers_clear(&c->now.headers);
     store_headers_copy(&c->now.headers, &a->headers);
+    keep_result(c);
 }
 
 static void expect_now(struct commit *c, const char *etag)

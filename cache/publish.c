@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/workq.h"
 #include "cache/commit.h"
+#include "cache/keep.h"
 #include "cache/outcome.h"
 #include "cache/reader.h"
 #include "cache/stream.h"
@@ -149,6 +150,7 @@ static int put_once(struct commit *c)
 {
     struct upload u = {
         .req = {.verb = STORE_PUT, .bucket = c->bucket, .key = c->key, .headers = &c->headers}};
+    keep_in(c, &u.req);
     set_condition(c, &u.req);
     int r = set_body(c, &u, 0, extents_size(c->map));
     if (r < 0)
@@ -172,6 +174,7 @@ static int copy_once(struct commit *c)
                                .from_bucket = c->base->bucket,
                                .from_key = c->base->key,
                                .from_if_match = c->base->object.etag}};
+    keep_in(c, &u.req);
     if (c->moved && c->caps.copy_if)
         set_condition(c, &u.req);
     outcome_begin(c, c->uuid, &c->headers);
@@ -366,6 +369,7 @@ static int create(struct multi *m)
                                        .key = c->key,
                                        .headers = &c->headers,
                                        .with_checksums = m->with_checksums};
+    keep_in(c, &m->create);
     int r = run(c, &m->create);
     m->upload_id = m->create.res.upload_id;
     m->uuid = c->uuid;
@@ -439,6 +443,8 @@ static int publish_planned(struct commit *c)
         .n_done = c->n_done,
     };
     int r = plan_make(&in, &c->cache->limits, &c->plan);
+    if (r == 0)
+        r = keep_find(c);
     if (r < 0)
         return r;
     switch (c->plan.kind) {
@@ -464,5 +470,7 @@ int publish(struct commit *c)
     store_headers_set_meta(&c->headers, COMMIT_META, c->uuid);
     r = publish_planned(c);
     outcome_close(c, r);
+    if (r == 0)
+        keep_late(c);
     return r;
 }

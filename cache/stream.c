@@ -4,7 +4,8 @@
  * All fields are under the file's lock, but that until OPEN checksums and with_checksums are the
  * janitor's; a stream holds a life reference on its file.
  *
- *   CREATING   MPU_CREATE is under way; parts that get complete wait in the list
+ *   CREATING   MPU_CREATE is under way, or before it the base's tags are asked for; parts that get
+ *              complete wait in the list
  *   OPEN       parts go up
  *   BROKEN     MPU_CREATE failed: nothing was uploaded, the committer starts afresh
  *   detached   (any of them) no longer the file's: ends, by MPU_ABORT, with its last request
@@ -24,6 +25,7 @@
 #include "base/log.h"
 #include "base/workq.h"
 #include "cache/file.h"
+#include "cache/keep.h"
 #include "cache/upload.h"
 
 enum part_state { PART_QUEUED, PART_SENT, PART_ACKED, PART_FAILED };
@@ -44,7 +46,9 @@ struct stream {
     enum { STREAM_CREATING, STREAM_OPEN, STREAM_BROKEN } state;
     bool sealed, detached, completed;
     bool with_checksums, checksums; /* the upload was created so; its parts carry them */
-    struct store_request req;       /* CREATE, at the end ABORT */
+    struct store_request req;       /* TAGS_GET, CREATE, at the end ABORT */
+    struct file_base *base;   /* whose tags and storage class the object keeps; NULL */
+    GHashTable *tags;         /* set before CREATE; NULL: none */
     char *bucket, *key, *upload_id;
     char uuid[37];
     struct store_headers headers;
@@ -69,6 +73,9 @@ static void stream_free(void *arg)
     g_ptr_array_unref(s->parts);
     store_request_clear(&s->req);
     store_headers_clear(&s->headers);
+    file_base_unref(s->base);
+    if (s->tags)
+        g_hash_table_unref(s->tags);
     g_free(s->bucket);
     g_free(s->key);
     g_free(s->upload_id);
@@ -221,9 +228,57 @@ static void stream_create(void *arg)
     struct store *store = s->file->cache->store;
     struct store_caps caps;
     store_get_caps(store, s->bucket, &caps);
-    s->with_checksums = s->req.with_checksums = caps.checksum_mpu;
+    s->with_checksums = caps.checksum_mpu;
     s->checksums = caps.checksum_mpu || caps.checksum_part;
+    s->req = (struct store_request){
+        .verb = STORE_MPU_CREATE,
+        .prio = STORE_PRIO_META,
+        .bucket = s->bucket,
+        .key = s->key,
+        .headers = &s->headers,
+        .tags = s->tags,
+        .storage_class = s->base ? store_class_kept(s->base->object.storage_class) : NULL,
+        .with_checksums = s->with_checksums,
+        .done = create_done,
+        .ctx = s,
+    };
     store_submit(store, &s->req);
+}
+
+static void tags_finish(void *arg)
+{
+    struct stream *s = arg;
+    struct cache_file *f = s->file;
+    int r = keep_tags(f->cache, &s->req, &s->tags);
+    store_request_clear(&s->req);
+    mutex_lock(&f->lock);
+    if (r == 0 && !s->detached) {
+        mutex_unlock(&f->lock);
+        stream_create(s);
+        return;
+    }
+    if (r < 0)
+        log_warning_errno(r, "cannot read the tags of %s/%s, which is to keep them", s->bucket,
+                          s->key);
+    create_failed_locked(s, r < 0 ? r : -ECANCELED);
+    cond_broadcast(&f->changed);
+    end_if_idle_locked(s);
+    mutex_unlock(&f->lock);
+}
+
+static void tags_done(struct store_request *req)
+{
+    struct stream *s = req->ctx;
+    workq_push(s->file->cache->janitor, tags_finish, s);
+}
+
+static bool asks_for_tags_locked(const struct cache_file *f)
+{
+    struct store_caps caps;
+    if (!f->base)
+        return false;
+    store_get_caps(f->cache->store, NULL, &caps);
+    return keep_asks(f->cache, f->base->bucket, caps.head_tags, f->untagged_ns);
 }
 
 static struct stream *stream_start_locked(struct cache_file *f)
@@ -240,16 +295,20 @@ static struct stream *stream_start_locked(struct cache_file *f)
     uuid_unparse_lower(id, s->uuid);
     store_headers_copy(&s->headers, &f->headers);
     store_headers_set_meta(&s->headers, COMMIT_META, s->uuid);
-    s->req = (struct store_request){
-        .verb = STORE_MPU_CREATE,
-        .prio = STORE_PRIO_META,
-        .bucket = s->bucket,
-        .key = s->key,
-        .headers = &s->headers,
-        .done = create_done,
-        .ctx = s,
-    };
-    workq_push(c->janitor, stream_create, s);
+    s->base = f->base ? file_base_ref(f->base) : NULL;
+    if (asks_for_tags_locked(f)) {
+        s->req = (struct store_request){
+            .verb = STORE_TAGS_GET,
+            .prio = STORE_PRIO_META,
+            .bucket = s->base->bucket,
+            .key = s->base->key,
+            .done = tags_done,
+            .ctx = s,
+        };
+        store_submit(c->store, &s->req);
+    } else {
+        workq_push(c->janitor, stream_create, s);
+    }
     mutex_lock(&c->lock);
     g_queue_push_tail(&c->streams, f);
     mutex_unlock(&c->lock);
@@ -417,6 +476,11 @@ const char *stream_uuid(const struct stream *s)
 const struct store_headers *stream_headers(const struct stream *s)
 {
     return &s->headers;
+}
+
+GHashTable *stream_tags(const struct stream *s)
+{
+    return s->tags;
 }
 
 size_t stream_parts(const struct stream *s, struct plan_done **ret_done)

@@ -235,6 +235,7 @@ int catalog_attrs_put(struct catalog *c, const char *bucket, const char *key,
     e->bucket = g_strdup(bucket);
     e->key = g_strdup(key);
     store_object_copy(&e->object, o);
+    e->object.untagged_ns = 0; /* tags change without a new version */
 
     mutex_lock(&c->pend_lock);
     g_hash_table_replace(c->pending, e, e);

@@ -39,6 +39,7 @@ struct inode {
     struct attr attr;  /* of a file with a cache_file, size is the cache's */
     char *etag;        /* committed version as we know it; NULL: never committed, or a directory without marker */
     char *storage_class;
+    uint64_t untagged_ns; /* as in struct store_object */
     struct store_headers headers; /* all headers of that version; attr's metadata among them are refreshed on use */
     uint64_t fresh_ns;            /* mono: attributes were true then; 0 = must be asked for */
     bool unlinked;                /* its name was removed by us */

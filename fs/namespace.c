@@ -65,10 +65,9 @@ static void take_object_locked(struct fs *fs, struct inode *i, const struct stor
     }
     g_free(i->etag);
     i->etag = g_strdup(o->etag);
-    if (o->storage_class || !i->storage_class) {
-        g_free(i->storage_class);
-        i->storage_class = g_strdup(o->storage_class);
-    }
+    g_free(i->storage_class);
+    i->storage_class = g_strdup(o->storage_class);
+    i->untagged_ns = o->untagged_ns;
     store_headers_clear(&i->headers);
     store_headers_copy(&i->headers, &o->headers);
     i->fresh_ns = time_ns;
@@ -472,7 +471,8 @@ void ns_note(struct inode *dir, const char *name, struct inode *child)
 static bool file_at_locked(struct fs *fs, struct inode *i, const char *bucket, const char *key, uint64_t changes)
 {
     struct store_object base = {
-        .etag = i->etag, .size = i->attr.size, .mtime_ns = i->attr.mtime_ns, .headers = i->headers};
+        .etag = i->etag, .size = i->attr.size, .mtime_ns = i->attr.mtime_ns, .headers = i->headers,
+        .storage_class = i->storage_class, .untagged_ns = i->untagged_ns};
 
     if (i->file)
         return true;

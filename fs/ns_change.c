@@ -16,6 +16,7 @@
 #include "catalog/catalog.h"
 #include "fs/listing.h"
 #include "fs/ns_private.h"
+#include "fs/tags.h"
 
 #define PUT_TRIES 3
 
@@ -106,7 +107,7 @@ static int ask_small(struct fs *fs, const char *bucket, const char *key, const s
 }
 
 int ns_put_small(struct fs *fs, const char *bucket, const char *key, const char *body, const struct store_headers *h,
-                 bool exclusive, struct cancel *cancel, struct store_object *ret)
+                 const char *storage_class, GHashTable *tags, bool exclusive, struct cancel *cancel, struct store_object *ret)
 {
     g_autofree char *copy = g_strdup(body);
     _cleanup_request_ struct store_request q = {
@@ -116,6 +117,8 @@ int ns_put_small(struct fs *fs, const char *bucket, const char *key, const char 
         .key = key,
         .source = {read_body, copy, strlen(body)},
         .headers = h,
+        .storage_class = store_class_kept(storage_class),
+        .tags = tags,
         .if_none_match = exclusive,
     };
     int r;
@@ -163,9 +166,12 @@ static void took(struct inode *i, const struct store_object *o)
 
 int ns_put_marker(struct fs *fs, struct inode *dir, bool exclusive, struct cancel *cancel)
 {
-    g_autofree char *bucket = NULL, *key = NULL;
+    g_autofree char *bucket = NULL, *key = NULL, *class = NULL;
     _cleanup_headers_ struct store_headers h = {0};
     _cleanup_object_ struct store_object o = {0};
+    g_autoptr(GHashTable) tags = NULL;
+    uint64_t untagged_ns;
+    bool there;
     int r = inode_key(dir, &bucket, &key);
 
     if (r < 0)
@@ -175,7 +181,14 @@ int ns_put_marker(struct fs *fs, struct inode *dir, bool exclusive, struct cance
     headers_of(dir, &h);
     g_free(h.content_type);
     h.content_type = g_strdup(ATTR_DIR_TYPE);
-    r = ns_put_small(fs, bucket, key, "", &h, exclusive, cancel, &o);
+    mutex_lock(&dir->lock);
+    there = dir->has_marker && !exclusive;
+    class = g_strdup(dir->storage_class);
+    untagged_ns = dir->untagged_ns;
+    mutex_unlock(&dir->lock);
+    r = there ? tags_kept(fs, bucket, key, untagged_ns, cancel, &tags) : 0;
+    if (r == 0)
+        r = ns_put_small(fs, bucket, key, "", &h, class, tags, exclusive, cancel, &o);
     if (r == 0)
         took(dir, &o);
     return r;
@@ -225,7 +238,7 @@ int ns_make_special(struct fs *fs, struct inode *dir, const char *name, mode_t m
     a.size = target ? strlen(target) : 0;
     h.content_type = g_strdup("application/octet-stream");
     attr_to_headers(&a, &h);
-    r = ns_put_small(fs, bucket, key, target ? target : "", &h, true, cancel, &o);
+    r = ns_put_small(fs, bucket, key, target ? target : "", &h, NULL, NULL, true, cancel, &o);
     if (r < 0)
         return r;
     i = inode_add(dir, name, false);

@@ -6,8 +6,8 @@
 #include "fs/namespace.h"
 
 /* Writes a small object; *ret is what it is now (caller clears). exclusive: -EEXIST when it is there. */
-int ns_put_small(struct fs *fs, const char *bucket, const char *key, const char *body, const struct store_headers *h, bool exclusive,
-                 struct cancel *cancel, struct store_object *ret);
+int ns_put_small(struct fs *fs, const char *bucket, const char *key, const char *body, const struct store_headers *h,
+                 const char *storage_class, GHashTable *tags, bool exclusive, struct cancel *cancel, struct store_object *ret);
 /* Deletes the object; one that is absent is deleted. */
 int ns_delete_object(struct fs *fs, const char *bucket, const char *key, struct cancel *cancel);
 /* The same for a file of ours that could not be committed, perhaps because of someone else's version, which then stays. etag: the version

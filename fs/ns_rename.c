@@ -21,6 +21,7 @@
 #include "fs/behind.h"
 #include "fs/listing.h"
 #include "fs/ns_private.h"
+#include "fs/tags.h"
 
 #define COPIES_AT_ONCE 16
 #define COPY_PASSES 20
@@ -103,7 +104,7 @@ static int rename_file(struct fs *fs, struct inode *i, struct cache_file *f, str
 /* ---- a directory ---- */
 
 struct moved {
-    char *from, *to, *etag, *new_etag;
+    char *from, *to, *etag, *new_etag, *storage_class;
     uint64_t size;
 };
 
@@ -115,6 +116,7 @@ static void moved_free(gpointer p)
     g_free(m->to);
     g_free(m->etag);
     g_free(m->new_etag);
+    g_free(m->storage_class);
     g_free(m);
 }
 
@@ -138,6 +140,7 @@ static int list_moves(struct fs *fs, const char *bucket, const char *prefix, con
             m->to = g_strconcat(to_prefix, e->key + strlen(prefix), NULL);
             m->etag = g_strdup(e->etag);
             m->size = e->size;
+            m->storage_class = g_strdup(e->storage_class);
             g_ptr_array_add(to, m);
             if (strlen(m->to) > STORE_KEY_MAX)
                 return -ENAMETOOLONG;
@@ -181,10 +184,13 @@ static int copy_marker(struct fs *fs, const char *bucket, const char *to_bucket,
 {
     _cleanup_request_ struct store_request q = {.verb = STORE_HEAD, .prio = STORE_PRIO_META, .bucket = bucket, .key = m->from};
     _cleanup_object_ struct store_object now = {0};
+    g_autoptr(GHashTable) tags = NULL;
     int r = store_run(fs->store, &q, NULL);
 
     if (r == 0)
-        r = ns_put_small(fs, to_bucket, m->to, "", &q.res.object.headers, false, NULL, &now);
+        r = tags_kept(fs, bucket, m->from, q.res.object.untagged_ns, NULL, &tags);
+    if (r == 0)
+        r = ns_put_small(fs, to_bucket, m->to, "", &q.res.object.headers, q.res.object.storage_class, tags, false, NULL, &now);
     if (r == 0)
         m->new_etag = g_strdup(now.etag ? now.etag : "");
     return r == -ENOENT ? 0 : r; /* removed meanwhile: the next pass sees it */
@@ -213,7 +219,8 @@ static int copy_all(struct fs *fs, const char *bucket, const char *to_bucket, GP
                                                .key = m->to,
                                                .from_bucket = bucket,
                                                .from_key = m->from,
-                                               .from_if_match = m->etag};
+                                               .from_if_match = m->etag,
+                                               .storage_class = store_class_kept(m->storage_class)};
         g_ptr_array_add(small, m);
     }
     if (r == 0) /* whose error counts is decided below */
@@ -317,7 +324,7 @@ static int flush_below(struct inode *dir)
  * written to since it was copied brings its content along itself, before the old key is deleted. */
 static int adopt_moved(struct inode *i, GHashTable *by_key)
 {
-    g_autofree char *bucket = NULL, *key = NULL;
+    g_autofree char *bucket = NULL, *key = NULL, *class = NULL;
     struct cache_file *f = NULL;
     struct store_object now = {0};
     const struct moved *m;
@@ -334,6 +341,7 @@ static int adopt_moved(struct inode *i, GHashTable *by_key)
     i->fresh_ns = 0;
     same = m && *m->new_etag && !g_strcmp0(i->etag, m->etag);
     now = (struct store_object){.etag = m ? m->new_etag : NULL, .size = m ? m->size : 0, .mtime_ns = i->attr.mtime_ns};
+    now.storage_class = class = g_strdup(i->storage_class);
     store_headers_copy(&now.headers, &i->headers);
     if (i->file)
         f = cache_file_ref(i->file);

@@ -6,11 +6,11 @@
 
 #include <errno.h>
 #include <string.h>
-#include <sys/xattr.h>
 
 #include "cache/cache.h"
 #include "catalog/catalog.h"
 #include "fs/namespace.h"
+#include "fs/tags.h"
 #include "fs/video.h"
 
 #define VIDEO "user.video."
@@ -69,57 +69,6 @@ static int get_s3(struct inode *i, const char *bucket, const char *key, const ch
     return *ret ? 0 : -ENODATA;
 }
 
-/* The object's tags, also when it has none. */
-static int tags_get(struct fs *fs, const char *bucket, const char *key, struct cancel *cancel, GHashTable **ret)
-{
-    _cleanup_request_ struct store_request q = {.verb = STORE_TAGS_GET, .prio = STORE_PRIO_META, .bucket = bucket, .key = key};
-    int r = store_run(fs->store, &q, cancel);
-
-    if (r == -ENOENT) /* not committed yet */
-        r = -ENODATA;
-    if (r < 0)
-        return r;
-    *ret = g_steal_pointer(&q.res.tags);
-    if (!*ret)
-        *ret = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
-    return 0;
-}
-
-/* Sets one tag, or with value NULL removes it. */
-static int tag_change(struct fs *fs, const char *bucket, const char *key, const char *tag, const char *value, int flags, struct cancel *cancel)
-{
-    g_autoptr(GHashTable) tags = NULL;
-    bool had;
-    int r = tags_get(fs, bucket, key, cancel, &tags);
-
-    if (r < 0)
-        return r;
-    had = g_hash_table_contains(tags, tag);
-    if (!had && (!value || (flags & XATTR_REPLACE)))
-        return -ENODATA;
-    if (had && (flags & XATTR_CREATE))
-        return -EEXIST;
-    if (value)
-        g_hash_table_replace(tags, g_strdup(tag), g_strdup(value));
-    else
-        g_hash_table_remove(tags, tag);
-    _cleanup_request_ struct store_request q = {
-        .verb = STORE_TAGS_PUT, .prio = STORE_PRIO_META, .bucket = bucket, .key = key, .tags = tags};
-
-    return store_run(fs->store, &q, cancel);
-}
-
-static int get_tag(struct fs *fs, const char *bucket, const char *key, const char *tag, struct cancel *cancel, char **ret)
-{
-    g_autoptr(GHashTable) tags = NULL;
-    int r = tags_get(fs, bucket, key, cancel, &tags);
-
-    if (r < 0)
-        return r;
-    *ret = g_strdup(g_hash_table_lookup(tags, tag));
-    return *ret ? 0 : -ENODATA;
-}
-
 /* The object that carries i's attributes; buckets and the root of all of them have none. */
 static int object_of(struct inode *i, char **ret_bucket, char **ret_key)
 {
@@ -145,7 +94,7 @@ int xattr_get(struct fs *fs, struct inode *i, const char *name, struct cancel *c
         r = get_s3(i, bucket, key, name + strlen(S3), &text);
         break;
     case KIND_TAG:
-        r = *key && *bucket ? get_tag(fs, bucket, key, name + strlen(TAG), cancel, &text) : -ENODATA;
+        r = *key && *bucket ? tags_value(fs, bucket, key, name + strlen(TAG), cancel, &text) : -ENODATA;
         break;
     case KIND_USER:
         return catalog_xattr_get(fs->catalog, bucket, key, name, ret);
@@ -177,7 +126,7 @@ int xattr_set(struct fs *fs, struct inode *i, const char *name, const void *valu
         if (memchr(value, 0, n))
             return -EINVAL;
         text = g_strndup(value, n);
-        return tag_change(fs, bucket, key, name + strlen(TAG), text, flags, cancel);
+        return tags_set(fs, i, bucket, key, name + strlen(TAG), text, flags, cancel);
     case KIND_USER:
         return catalog_xattr_set(fs->catalog, bucket, key, name, value, n, flags);
     case KIND_NONE:
@@ -198,7 +147,7 @@ int xattr_remove(struct fs *fs, struct inode *i, const char *name, struct cancel
     case KIND_S3:
         return 0; /* as setting: rsync -X removes what its source has not */
     case KIND_TAG:
-        return *key && *bucket ? tag_change(fs, bucket, key, name + strlen(TAG), NULL, 0, cancel) : -ENODATA;
+        return *key && *bucket ? tags_set(fs, i, bucket, key, name + strlen(TAG), NULL, 0, cancel) : -ENODATA;
     case KIND_USER:
         return catalog_xattr_remove(fs->catalog, bucket, key, name);
     case KIND_NONE:

@@ -37,6 +37,7 @@ struct world_params {
     struct store_caps *caps;
     uint64_t disk; /* 0 = the least */
     unsigned uploads;
+    uint64_t untagged_ttl_ns;
 };
 
 static inline enum fake_action world_hooked(void *ctx, struct store_request *req, uint64_t *cut)
@@ -90,6 +91,7 @@ static inline struct world *world_new(uint64_t seed, const struct world_params *
         .disk = p->disk,
         .uploads = p->uploads,
         .part_size = PART,
+        .untagged_ttl_ns = p->untagged_ttl_ns,
         .committed = world_committed,
     };
     g_assert_cmpint(cache_new(&cp, &w->cache), ==, 0);
