@@ -67,6 +67,11 @@ const struct config_option config_options[] = {
              "gets ten minutes more."},
     {"allow_bucket_ops", "Server", CONFIG_BOOL, AT(allow_bucket_ops), "off",
      .help = "Where every bucket is a directory (s3://): mkdir and rmdir at the top create and delete buckets."},
+    {"capabilities", "Server", CONFIG_CAPS, AT(caps), "probe",
+     .help = "What the server honours. probe: found out at the first commit, by small objects that are removed again. Else none, or a "
+             "list with commas or colons: put_if, complete_if, copy_if, delete_if (conditions on PUT, on the end of an upload, on COPY, "
+             "on DELETE), copy_part (parts copied by the server), list_meta (listings with metadata), head_tags (HEAD counts tags). A "
+             "name too many may overwrite what others wrote. Not for local: stores."},
 
     {"cache_dir", "Cache", CONFIG_PATH, AT(cache_dir),
      .def_help = "/var/cache/mlopsfs for root, else ~/.cache/mlopsfs",

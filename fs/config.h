@@ -10,7 +10,14 @@
 #include <stdio.h>
 #include <sys/types.h>
 
+#include "s3/store.h"
+
 enum config_addressing { CONFIG_ADDRESSING_AUTO, CONFIG_ADDRESSING_PATH, CONFIG_ADDRESSING_VIRTUAL };
+
+struct config_caps {
+    bool given; /* else they are probed */
+    struct store_caps caps;
+};
 
 struct config {
     /* server */
@@ -23,6 +30,7 @@ struct config {
     unsigned connections;
     uint64_t op_timeout_ns;
     bool allow_bucket_ops;
+    struct config_caps caps;
     /* cache */
     char *cache_dir;       /* default: /var/cache/mlopsfs for root, else $XDG_CACHE_HOME/mlopsfs or ~/.cache/mlopsfs */
     uint64_t memory, disk; /* bytes */

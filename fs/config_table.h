@@ -21,6 +21,7 @@ enum config_type {
     CONFIG_UID,      /* uid_t */
     CONFIG_GID,      /* gid_t */
     CONFIG_ENUM,     /* int */
+    CONFIG_CAPS,     /* struct config_caps */
 };
 
 enum config_flags {

@@ -42,6 +42,8 @@ const char *config_value_kind(const struct config_option *o)
         return "a group's number or name";
     case CONFIG_ENUM:
         return "one of the listed words";
+    case CONFIG_CAPS:
+        return "probe, none, or a list of names such as put_if:complete_if";
     }
     return "";
 }
@@ -263,6 +265,21 @@ static int set_enum(int *field, const struct config_option *o, const char *text,
     return -EINVAL;
 }
 
+static int set_caps(struct config_caps *field, const char *text, char **ret_why)
+{
+    g_autofree char *unknown = NULL;
+    struct store_caps caps = {0};
+    bool given = *text && strcmp(text, "probe") != 0;
+
+    if (given && !store_caps_parse(text, &caps, &unknown)) {
+        g_autofree char *names = store_caps_names();
+        *ret_why = g_strdup_printf("%s is no capability; it takes probe, none, or a list of %s", unknown, names);
+        return -EINVAL;
+    }
+    *field = (struct config_caps){.given = given, .caps = caps};
+    return 0;
+}
+
 int config_value_set(struct config *c, const struct config_option *o, const char *text,
                      bool relative_ok, char **ret_why)
 {
@@ -286,6 +303,8 @@ int config_value_set(struct config *c, const struct config_option *o, const char
         return set_id(c, o, text, ret_why);
     case CONFIG_ENUM:
         return set_enum(field, o, text, ret_why);
+    case CONFIG_CAPS:
+        return set_caps(field, text, ret_why);
     case CONFIG_SIZE:
     case CONFIG_DURATION:
     case CONFIG_UNSIGNED:

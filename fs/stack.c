@@ -50,6 +50,7 @@ static int open_s3(const struct config *c, struct store **ret)
         .credentials = &creds,
         .ca_file = c->ca_file,
         .probe_prefix = c->prefix,
+        .caps = c->caps.given ? &c->caps.caps : NULL,
         .connections = c->connections,
     };
     int r = s3_credentials_load(&cp, &creds);

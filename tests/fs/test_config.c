@@ -136,6 +136,38 @@ static void test_values(gconstpointer data)
     g_assert_cmpstr(c.cache_dir, ==, home);
 }
 
+static void test_capabilities(gconstpointer data)
+{
+    const struct scratch *s = data;
+    _cleanup_config_ struct config c;
+
+    config_init(&c);
+    g_assert_false(c.caps.given);
+    g_assert_cmpint(config_read_options(&c, "capabilities=put_if\\,complete_if,uploads=3"), ==, 0);
+    g_assert_true(c.caps.given && c.caps.caps.put_if && c.caps.caps.complete_if);
+    g_assert_false(c.caps.caps.copy_if || c.caps.caps.delete_if || c.caps.caps.copy_part);
+    g_assert_cmpuint(c.uploads, ==, 3);
+    g_assert_cmpint(config_read_options(&c, "capabilities=copy_part:head_tags"), ==, 0);
+    g_assert_true(c.caps.caps.copy_part && c.caps.caps.head_tags && !c.caps.caps.put_if);
+    g_assert_cmpint(config_read_options(&c, "capabilities=none"), ==, 0);
+    g_assert_true(c.caps.given && !c.caps.caps.copy_part);
+    write_conf(s, "[mlopsfs]\ncapabilities = put_if, delete_if\n", 0600);
+    g_assert_cmpint(config_read_file(&c, s->conf), ==, 0);
+    g_assert_true(c.caps.given && c.caps.caps.put_if && c.caps.caps.delete_if);
+    g_assert_cmpint(config_read_options(&c, "capabilities=probe"), ==, 0);
+    g_assert_false(c.caps.given || c.caps.caps.put_if);
+    g_assert_cmpint(config_read_options(&c, "capabilities=put_if:putif"), ==, -EINVAL);
+    assert_logged(s, "-o: capabilities=put_if:putif: putif is no capability; it takes probe, none, or a list of put_if, complete_if");
+    g_assert_false(c.caps.given);
+
+    /* Whatever the server may be said to honour is in the help. */
+    const struct config_option *o = config_option_find("capabilities");
+    g_autofree char *names = store_caps_names();
+    g_auto(GStrv) words = g_strsplit_set(names, ", ", -1);
+    for (char **w = words; *w; w++)
+        g_assert_true(!strcmp(*w, "and") || strstr(o->help, *w));
+}
+
 static void test_bad_options(gconstpointer data)
 {
     const struct scratch *s = data;
@@ -499,6 +531,7 @@ int main(int argc, char **argv)
     g_test_add_data_func("/config/defaults", &s, test_defaults);
     g_test_add_data_func("/config/names", &s, test_names);
     g_test_add_data_func("/config/values", &s, test_values);
+    g_test_add_data_func("/config/capabilities", &s, test_capabilities);
     g_test_add_data_func("/config/bad-options", &s, test_bad_options);
     g_test_add_data_func("/config/generic-options", &s, test_generic);
     g_test_add_data_func("/config/file", &s, test_file);
