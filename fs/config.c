@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "fs/config.h"
 #include "fs/config_table.h"
+#include "fs/endpoint.h"
 
 #define GROUP "mlopsfs"
 #define KIB (1ULL << 10)
@@ -522,21 +523,54 @@ int config_set_source(struct config *c, const char *source)
                       g_str_has_prefix(bucket, "s3://") ? bucket + strlen("s3://") : bucket);
 }
 
+/* The endpoint as everything else sees it; a wrong one is a mistake in the configuration, not in the network. */
+static int finish_endpoint(struct config *c)
+{
+    g_autofree char *why = NULL;
+    char *normal;
+
+    if (c->kind != CONFIG_S3 || !c->endpoint)
+        return 0;
+    int r = endpoint_normalize(c->endpoint, &normal, &why);
+    if (r < 0) {
+        if (strpbrk(c->endpoint, "@?")) /* what follows could be a secret */
+            log_error("the endpoint cannot be used: %s", why);
+        else
+            log_error("the endpoint \"%s\" cannot be used: %s", c->endpoint, why);
+        return r;
+    }
+    g_free(c->endpoint);
+    c->endpoint = normal;
+    return 0;
+}
+
+static int finish_cache_dir(struct config *c)
+{
+    const char *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+
+    if (c->cache_dir)
+        return 0;
+    if (geteuid() == 0)
+        c->cache_dir = g_strdup("/var/cache/mlopsfs");
+    else if (xdg && *xdg == '/')
+        c->cache_dir = g_build_filename(xdg, "mlopsfs", NULL);
+    else if (home && *home == '/')
+        c->cache_dir = g_build_filename(home, ".cache/mlopsfs", NULL);
+    else {
+        log_error("HOME is not set, so there is no place for the cache; give -o cache_dir=DIR");
+        return -EINVAL;
+    }
+    return 0;
+}
+
 int config_finish(struct config *c)
 {
-    if (!c->cache_dir) {
-        const char *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-        if (geteuid() == 0)
-            c->cache_dir = g_strdup("/var/cache/mlopsfs");
-        else if (xdg && *xdg == '/')
-            c->cache_dir = g_build_filename(xdg, "mlopsfs", NULL);
-        else if (home && *home == '/')
-            c->cache_dir = g_build_filename(home, ".cache/mlopsfs", NULL);
-        else {
-            log_error("HOME is not set, so there is no place for the cache; give -o cache_dir=DIR");
-            return -EINVAL;
-        }
-    }
+    int r = finish_cache_dir(c);
+
+    if (r == 0)
+        r = finish_endpoint(c);
+    if (r < 0)
+        return r;
     if (!c->access_key != !c->secret_key) {
         log_error("%s: %s is set and %s is not; they belong together", c->conf_path,
                   c->access_key ? "access_key" : "secret_key",

@@ -17,6 +17,7 @@
 #include "cache/cache.h"
 #include "catalog/catalog.h"
 #include "fs/drain.h"
+#include "fs/endpoint.h"
 #include "fs/inode.h"
 #include "fs/interrupt.h"
 #include "fs/namespace.h"
@@ -141,10 +142,9 @@ static int check_bucket(struct fs *fs, const struct config *c)
 /* CACHE_DIR/ID, where ID stands for the server: the catalog's and the staging files' place. */
 static int make_dirs(struct fs *fs, const struct config *c, char **ret_staging)
 {
-    g_autofree char *id = NULL, *dir = NULL;
-    const char *what = server_name(c);
+    g_autofree char *what = endpoint_identity(c), *dir = NULL;
+    g_autofree char *id = g_compute_checksum_for_string(G_CHECKSUM_SHA256, what, -1);
 
-    id = g_compute_checksum_for_string(G_CHECKSUM_SHA256, what, -1);
     id[16] = '\0';
     dir = g_build_filename(c->cache_dir, id, NULL);
     *ret_staging = g_build_filename(dir, "staging", NULL);

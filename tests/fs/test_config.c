@@ -432,6 +432,19 @@ static void test_finish(gconstpointer data)
     g_assert_cmpint(config_read_options(&c, "durable"), ==, 0);
     g_assert_cmpint(config_finish(&c), ==, -EINVAL);
     assert_logged(s, "durable=on is for local: stores");
+    g_assert_cmpint(config_read_options(&c, "durable=off,endpoint=HTTPS://Minio.Example:443/"), ==, 0);
+    g_assert_cmpint(config_finish(&c), ==, 0);
+    g_assert_cmpstr(c.endpoint, ==, "https://minio.example");
+    g_assert_cmpint(config_read_options(&c, "endpoint=ftp://host"), ==, 0);
+    g_assert_cmpint(config_finish(&c), ==, -EINVAL);
+    assert_logged(s, "the endpoint \"ftp://host\" cannot be used: it takes http://host[:port]");
+    g_assert_cmpint(config_read_options(&c, "endpoint=http://key:hunter2@host"), ==, 0);
+    g_assert_cmpint(config_finish(&c), ==, -EINVAL);
+    g_autofree char *text = logged(s);
+    g_assert_nonnull(strstr(text, "a user name or a password does not belong into it"));
+    g_assert_null(strstr(text, "hunter2"));
+    g_assert_cmpint(config_set_source(&c, "local:/x"), ==, 0); /* then it does not matter */
+    g_assert_cmpint(config_finish(&c), ==, 0);
 }
 
 /* ---- texts ---- */
