@@ -446,6 +446,18 @@ int config_read_options(struct config *c, const char *options)
 
 /* ---- what to mount ---- */
 
+/* Whether every segment of "" or "a/b/" can be a file's name. */
+static bool is_path(const char *prefix)
+{
+    for (const char *p = prefix, *slash; *p; p = slash + 1) {
+        slash = strchr(p, '/');
+        size_t n = (size_t)(slash - p);
+        if (n == 0 || (n == 1 && *p == '.') || (n == 2 && !strncmp(p, "..", 2)))
+            return false;
+    }
+    return true;
+}
+
 static int set_bucket(struct config *c, const char *source, const char *text)
 {
     const char *slash = strchrnul(text, '/');
@@ -472,6 +484,10 @@ static int set_bucket(struct config *c, const char *source, const char *text)
         log_error(
             "%s: \"%s\" cannot be a bucket's name: letters, digits, dots and hyphens, at most 63",
             source, c->bucket);
+        return -EINVAL;
+    }
+    if (!is_path(c->prefix)) {
+        log_error("%s: the prefix holds an empty segment, \".\" or \"..\", which no path of a file can hold", source);
         return -EINVAL;
     }
     if (strlen(c->prefix) > PREFIX_MAX) {

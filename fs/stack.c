@@ -60,7 +60,8 @@ static int open_s3(const struct config *c, struct store **ret)
         return EXIT_ACCESS;
     r = store_s3_new(&sp, ret);
     s3_credentials_clear(&creds);
-    return r < 0 ? EXIT_BUCKET : 0;
+    /* It has not talked to the server yet. */
+    return r == 0 ? 0 : r == -ENOMEM ? EXIT_OTHER : r == -EACCES ? EXIT_ACCESS : EXIT_CONFIG;
 }
 
 static int open_local(const struct config *c, struct store **ret)
@@ -114,6 +115,10 @@ static int explain(const struct config *c, const struct store_result *res)
                   *bucket ? "bucket " : "its list of buckets", bucket, *res->code ? res->code : res->detail);
         return EXIT_ACCESS;
     }
+    if (res->cls == STORE_CLASS_FATAL && res->http_status >= 400 && res->http_status < 500) {
+        log_error("%s does not take this: %s: check the bucket's name and the prefix, and that the endpoint speaks S3", server, res->detail);
+        return EXIT_BUCKET;
+    }
     log_error("cannot use %s: %s: check the endpoint, and that the server runs and can be reached", server,
               *res->detail ? res->detail : g_strerror(-res->err));
     return EXIT_BUCKET;
@@ -130,7 +135,10 @@ static int check_bucket(struct fs *fs, const struct config *c)
         .deadline_ns = clock_mono_ns() + MIN(MOUNT_CHECK_NS, c->op_timeout_ns ? c->op_timeout_ns : MOUNT_CHECK_NS),
     };
 
-    if (store_run(fs->store, &q, NULL) == 0)
+    store_stats_set_quiet(fs->stats, true); /* explain() says it, once */
+    int r = store_run(fs->store, &q, NULL);
+    store_stats_set_quiet(fs->stats, false);
+    if (r == 0)
         return 0;
     if (!c->bucket && q.res.cls == STORE_CLASS_AUTH && !strcmp(q.res.code, "AccessDenied")) {
         log_warning("%s does not list its buckets to us; they can be used by name", server_name(c));

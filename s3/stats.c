@@ -21,6 +21,7 @@ struct stats {
     struct store *below;
     struct mutex lock;
     struct store_stats n; /* lock */
+    bool quiet;           /* lock */
 };
 
 struct op {
@@ -58,12 +59,13 @@ static void inner_done(struct store_request *inner)
     uint64_t now = clock_mono_ns();
     mutex_lock(&st->lock);
     count_locked(st, op, now);
+    bool quiet = st->quiet;
     req->layer = NULL;
     mutex_unlock(&st->lock);
     store_result_move(&req->res, &inner->res);
     /* What the caller sees is a bare errno; the server's own words are here alone. */
     int e = -req->res.err;
-    if (req->res.cls == STORE_CLASS_FATAL && (e == EINVAL || e == EBADMSG || e == ENOSPC || e == EDQUOT))
+    if (!quiet && req->res.cls == STORE_CLASS_FATAL && (e == EINVAL || e == EBADMSG || e == ENOSPC || e == EDQUOT))
         log_warning("%s", req->res.detail);
     if (log_get_level() >= LOG_DEBUG)
         log_debug_errno(req->res.err, "%s %s/%s: %d %s", store_verb_name(req->verb),
@@ -139,5 +141,13 @@ void store_stats_get(struct store *s, struct store_stats *ret)
     struct stats *st = (struct stats *)s;
     mutex_lock(&st->lock);
     *ret = st->n;
+    mutex_unlock(&st->lock);
+}
+
+void store_stats_set_quiet(struct store *s, bool quiet)
+{
+    struct stats *st = (struct stats *)s;
+    mutex_lock(&st->lock);
+    st->quiet = quiet;
     mutex_unlock(&st->lock);
 }

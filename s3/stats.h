@@ -15,3 +15,5 @@ struct store_stats {
 
 struct store *store_stats_new(struct store *below); /* owns below */
 void store_stats_get(struct store *s, struct store_stats *ret); /* s from store_stats_new; never blocks long */
+/* While quiet, a failure that the server explains is not logged: for a caller who says it himself. */
+void store_stats_set_quiet(struct store *s, bool quiet);

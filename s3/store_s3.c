@@ -169,11 +169,12 @@ static int open_endpoint(struct s3 *s3, const struct store_s3_params *p)
     if (p->endpoint && *p->endpoint) {
         g_autofree char *host = NULL;
         if (strchr(p->endpoint, '@')) { /* not printed: it may hold a password */
-            return log_error_errno(-EINVAL, "the endpoint must not hold a user name");
+            log_error("the endpoint must not hold a user name");
+            return -EINVAL;
         }
         if (parse_endpoint(s3, p->endpoint, &host) < 0) {
-            return log_error_errno(
-                -EINVAL, "endpoint \"%s\" is not of the form http[s]://host[:port]", p->endpoint);
+            log_error("endpoint \"%s\" is not of the form http[s]://host[:port]", p->endpoint);
+            return -EINVAL;
         }
         recognize_aws(s3, host);
     } else {
@@ -187,7 +188,8 @@ static int open_endpoint(struct s3 *s3, const struct store_s3_params *p)
     if (strspn(s3->region, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") !=
             strlen(s3->region) ||
         strlen(s3->region) > 60) {
-        return log_error_errno(-EINVAL, "region \"%s\" is not a region's name", s3->region);
+        log_error("region \"%s\" is not a region's name", s3->region);
+        return -EINVAL;
     }
     return 0;
 }
@@ -205,7 +207,8 @@ static int check_ca_file(const char *path)
     X509 *cert = PEM_read_X509(f, NULL, NULL, NULL);
     fclose(f);
     if (cert == NULL) {
-        return log_error_errno(-EINVAL, "ca_file %s holds no PEM certificate", path);
+        log_error("ca_file %s holds no PEM certificate", path);
+        return -EINVAL;
     }
     X509_free(cert);
     return 0;
@@ -219,7 +222,8 @@ static int copy_credentials(struct s3 *s3, const struct s3_credentials *c)
     }
     if (c->access_key == NULL || c->secret_key == NULL || strpbrk(c->access_key, "\r\n") ||
         (c->session_token && strpbrk(c->session_token, "\r\n"))) {
-        return log_error_errno(-EINVAL, "the credentials are not complete");
+        log_error("the credentials are not complete");
+        return -EACCES;
     }
     s3->credentials = (struct s3_credentials){
         .access_key = g_strdup(c->access_key),

@@ -25,5 +25,5 @@ struct store_s3_params {
                                 * while a server copies or completes; 0 = 30 s */
 };
 
-/* 0; -EINVAL for a malformed endpoint, ca_file … (logged). Does not talk to the server. */
+/* 0; -EINVAL for a malformed endpoint, region or ca_file, -EACCES for credentials that are none, others when ca_file cannot be read (logged). Does not talk to the server. */
 int store_s3_new(const struct store_s3_params *p, struct store **ret);

@@ -377,6 +377,7 @@ static void test_source(gconstpointer data)
         {"s3://videos/", "videos", "", NULL},
         {"s3://videos/a/b", "videos", "a/b/", NULL},
         {"s3://videos/a/b/", "videos", "a/b/", NULL},
+        {"s3://videos/.a/..b/...", "videos", ".a/..b/.../", NULL},
         {"local:/srv/store", "data", "", "/srv/store"},
         {"local:/srv/store,films", "films", "", "/srv/store"},
         {"local:/srv/store,films/x", "films", "x/", "/srv/store"},
@@ -393,6 +394,12 @@ static void test_source(gconstpointer data)
         {"s3://..", "cannot be a bucket's name"},
         {"local:", "local: takes a directory"},
         {"local:/x,a b", "cannot be a bucket's name"},
+        {"s3://b/../x", "s3://b/../x: the prefix holds an empty segment, \".\" or \"..\""},
+        {"s3://b/x/.", "the prefix holds"},
+        {"s3://b/x/./", "the prefix holds"},
+        {"s3://b/x//y", "the prefix holds"},
+        {"s3://b//", "the prefix holds"},
+        {"local:/x,b/..", "the prefix holds"},
         {NULL, "nothing says what to mount"},
     };
 

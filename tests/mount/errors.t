@@ -47,7 +47,17 @@ refused 1 "s3x:" "a source that is none" "$MLOPSFS_BIN" mount -o "$o" s3x://buck
 refused 1 "" "no arguments" "$MLOPSFS_BIN" mount
 refused 1 "mout" "a subcommand that there is not" "$MLOPSFS_BIN" mout
 refused 1 "bogus" "a flag that there is not" "$MLOPSFS_BIN" mount --bogus "$SOURCE" "$MNT"
-refused "1|3" "S3_ENDPOINT|endpoint" "an endpoint that is no URL" env S3_ENDPOINT='not a url' "$MLOPSFS_BIN" mount -o "$o" "$SOURCE" "$MNT"
+for e in 'not a url' ftp://x host:9000 http:// http://h/path http://h:0 'http://h?x=1'; do
+    refused 1 "endpoint.*http://host" "endpoint=$e" "$MLOPSFS_BIN" mount -o "$o,endpoint=$e" "$SOURCE" "$MNT"
+    unlike "$(<"$T/err")" "Invalid argument" "endpoint=$e: in words of its own"
+done
+refused 1 "endpoint.*password" "an endpoint with credentials" env S3_ENDPOINT="http://me:$S3_SECRET_KEY@127.0.0.1:1" "$MLOPSFS_BIN" mount -o "$o" "$SOURCE" "$MNT"
+refused 1 "region" "a region that is none" "$MLOPSFS_BIN" mount -o "$o,region=a b" "$SOURCE" "$MNT"
+refused 1 "$T/none.pem" "a ca_file that is not there" "$MLOPSFS_BIN" mount -o "$o,ca_file=$T/none.pem" "$SOURCE" "$MNT"
+for p in ../x a//b a/./b //; do
+    refused 1 "prefix" "a prefix that is no path, $p" "$MLOPSFS_BIN" mount -o "$o" "$SOURCE/$p" "$MNT"
+done
+refused 3 "InvalidBucketName.*check the bucket's name" "a bucket that the server does not take" "$MLOPSFS_BIN" mount -o "$o" s3://A_B "$MNT"
 printf '[mlopsfs]\nmemory = 256M\ncolour = red\n' >"$T/bad.conf"
 refused 1 "bad.conf.*colour" "a configuration line that is none" env MLOPSFS_CONF="$T/bad.conf" "$MLOPSFS_BIN" mount -o "$o" "$SOURCE" "$MNT"
 printf '[mlopsfs]\nmemory = 256M\nthis is nonsense\n' >"$T/bad.conf"
