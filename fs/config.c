@@ -143,6 +143,7 @@ void config_clear(struct config *c)
         if (o->type == CONFIG_STRING || o->type == CONFIG_PATH)
             g_free(*(char **)((char *)c + o->offset));
     g_free(c->kernel_options);
+    g_free(c->source);
     g_free(c->bucket);
     g_free(c->prefix);
     g_free(c->local_path);
@@ -367,37 +368,9 @@ int config_read_environment(struct config *c)
 
 /* ---- -o ---- */
 
-/* What mount(8) and fstab know: nothing to us, or for the kernel. */
-static bool is_generic(struct config *c, const char *name)
-{
-    static const char *const ignored[] = {
-        "defaults",        "auto",        "noauto",     "user",     "nouser",
-        "users",           "nousers",     "owner",      "group",    "nofail",
-        "_netdev",         "silent",      "loud",       "relatime", "nomand",
-        "norelatime",      "strictatime", "nolazytime", "async",    "atime",
-        "diratime",        "suid",        "dev",        "exec",     "nodiratime",
-        "noauto_da_alloc", NULL};
-    static const char *const kernel[] = {"nosuid", "nodev",   "noexec", "noatime",
-                                         "sync",   "dirsync", NULL};
-
-    if (strcmp(name, "ro") == 0 || strcmp(name, "rw") == 0) {
-        c->read_only = name[1] == 'o';
-        return true;
-    }
-    if (g_strv_contains(kernel, name)) {
-        char *all =
-            c->kernel_options ? g_strdup_printf("%s,%s", c->kernel_options, name) : g_strdup(name);
-        g_free(c->kernel_options);
-        c->kernel_options = all;
-        return true;
-    }
-    return g_strv_contains(ignored, name) || g_str_has_prefix(name, "x-") ||
-           g_str_has_prefix(name, "X-") || g_str_has_prefix(name, "comment=");
-}
-
 static int read_option(struct config *c, char *word)
 {
-    if (!*word || is_generic(c, word))
+    if (!*word || config_generic_option(c, word))
         return 0;
     if (strcmp(word, "remount") == 0) {
         log_error(
@@ -511,6 +484,8 @@ static int set_local(struct config *c, const char *source, const char *text)
     c->kind = CONFIG_LOCAL;
     g_free(c->local_path);
     c->local_path = g_canonicalize_filename(path, NULL);
+    g_free(c->source);
+    c->source = *path == '/' ? g_strdup(source) : g_strconcat("local:", c->local_path, comma, NULL);
     return set_bucket(c, source, comma ? comma + 1 : "data");
 }
 
@@ -521,6 +496,8 @@ int config_set_source(struct config *c, const char *source)
     if (source && g_str_has_prefix(source, "local:"))
         return set_local(c, source, source + strlen("local:"));
     c->kind = CONFIG_S3;
+    g_free(c->source);
+    c->source = g_strdup(source);
     if (source && g_str_has_prefix(source, "s3://"))
         return set_bucket(c, source, source + strlen("s3://"));
     if (source) {
@@ -535,8 +512,10 @@ int config_set_source(struct config *c, const char *source)
                   "S3_BUCKET");
         return -EINVAL;
     }
-    return set_bucket(c, "S3_BUCKET",
-                      g_str_has_prefix(bucket, "s3://") ? bucket + strlen("s3://") : bucket);
+    if (g_str_has_prefix(bucket, "s3://"))
+        bucket += strlen("s3://");
+    c->source = g_strconcat("s3://", bucket, NULL);
+    return set_bucket(c, "S3_BUCKET", bucket);
 }
 
 /* The endpoint as everything else sees it; a wrong one is a mistake in the configuration, not in the network. */

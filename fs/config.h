@@ -54,6 +54,7 @@ struct config {
     char *kernel_options;  /* -o noexec,noatime,…: for the kernel, as given, comma-separated; NULL = none */
     /* what to mount: not options of the table */
     enum { CONFIG_S3, CONFIG_LOCAL } kind;
+    char *source;          /* as given, a relative path completed: what the kernel shows, and mount -a looks for */
     char *bucket;          /* NULL = every bucket is a directory */
     char *prefix;          /* "" or "a/b/" */
     char *local_path;
@@ -69,7 +70,7 @@ void config_clear(struct config *c);
 int config_read_file(struct config *c, const char *path);
 int config_read_environment(struct config *c);
 /* "name=value,name2" as after -o; commas in a value are written \,. Unknown names: -EINVAL, logged, with the nearest name. Generic mount options
- * that mount(8) passes (rw, ro, dev, suid, exec, auto, noauto, user, nofail, _netdev, x-*…) are accepted. */
+ * that mount(8) passes (rw, ro, noexec, user=, nofail, _netdev, x-*…) are accepted: see config_generic.c. */
 int config_read_options(struct config *c, const char *options);
 /* "s3://[bucket[/prefix]]", "local:PATH[,[bucket[/prefix]]]" (no comma: the bucket "data"; nothing after it: every bucket)
  * or NULL (S3_BUCKET). -EINVAL, logged. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * config_table: the one table of options, private to config.c, config_value.c and config_print.c.
+ * config_table: the one table of options, private to config*.c.
  */
 #pragma once
 #include <stdbool.h>
@@ -59,3 +59,7 @@ int config_value_set(struct config *c, const struct config_option *o, const char
                      bool relative_ok, char **ret_why);
 /* What is in the way of a value's type: "a size such as 256M". Static. */
 const char *config_value_kind(const struct config_option *o);
+
+/* Takes a word of -o that means something for every file system (ro, noexec, _netdev, x-…): true, and *c says what of it is for us and
+ * for the kernel. */
+bool config_generic_option(struct config *c, const char *word);

@@ -167,21 +167,24 @@ static void serving(void *ctx)
     (void)tell_parent(m, 0);
 }
 
+/* As it was given, so that `mount -a` finds it mounted; libfuse wants commas and backslashes escaped. */
+static void append_source(GString *o, const char *source)
+{
+    for (const char *p = source; *p; p++) {
+        if (*p == ',' || *p == '\\')
+            g_string_append_c(o, '\\');
+        g_string_append_c(o, g_ascii_iscntrl(*p) ? '_' : *p);
+    }
+}
+
 static struct fuse_session *new_session(struct mount *m)
 {
     const struct config *c = m->config;
     struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
     struct fuse_session *se;
-    g_autofree char *source = NULL, *escaped = NULL;
-    g_autoptr(GString) o = g_string_new("subtype=mlopsfs,default_permissions");
+    g_autoptr(GString) o = g_string_new("subtype=mlopsfs,default_permissions,fsname=");
 
-    if (c->kind == CONFIG_LOCAL)
-        source = g_strdup_printf("local:%s", c->local_path);
-    else
-        source = g_strdup_printf("s3://%s%s%s", c->bucket ? c->bucket : "", c->prefix && *c->prefix ? "/" : "", c->prefix ? c->prefix : "");
-    escaped = g_strescape(source, NULL);
-    g_strdelimit(escaped, ",\\", '_'); /* mount options are separated by commas; this one is for show */
-    g_string_append_printf(o, ",fsname=%s", escaped);
+    append_source(o, c->source);
     if (c->allow_other)
         g_string_append(o, ",allow_other");
     if (c->read_only)

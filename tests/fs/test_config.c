@@ -230,7 +230,7 @@ static void test_generic(gconstpointer data)
     g_assert_cmpint(
         config_read_options(
             &c, "rw,noexec,nosuid,nodev,auto,noauto,user,nofail,_netdev,x-systemd.automount,"
-                "comment=x,defaults,noatime,dev,suid,exec"),
+                "comment=x,defaults,noatime,dev,suid"),
         ==, 0);
     g_assert_false(c.read_only);
     g_assert_cmpstr(c.kernel_options, ==, "noexec,nosuid,nodev,noatime");
@@ -239,6 +239,19 @@ static void test_generic(gconstpointer data)
     g_assert_cmpint(config_read_options(&c, "rw"), ==, 0);
     g_assert_false(c.read_only);
     g_assert_cmpint(config_read_options(&c, ""), ==, 0);
+
+    /* Of a word and its opposite the last one counts. */
+    g_assert_cmpint(config_read_options(&c, "exec,strictatime,sync,dirsync,async"), ==, 0);
+    g_assert_cmpstr(c.kernel_options, ==, "nosuid,nodev,dirsync");
+    g_assert_cmpint(config_read_options(&c, "noexec,noexec,context=a:b:c"), ==, 0);
+    g_assert_cmpstr(c.kernel_options, ==, "nosuid,nodev,dirsync,noexec,context=a:b:c");
+    g_assert_cmpint(config_read_options(&c,
+                        "lazytime,nolazytime,default_permissions,user=bob,uhelper=udisks2,nofail,group,owner,users,mand,nomand,"
+                        "iversion,noiversion,relatime,norelatime,nostrictatime,nodiratime,diratime,silent,loud,symfollow,nonempty,"
+                        "x-systemd.requires=network-online.target,x-systemd.device-timeout=5,X-mount.mkdir=0755,x-gvfs-show"),
+                    ==, 0);
+    g_assert_cmpint(config_read_options(&c, "nosymfollow"), ==, -EINVAL); /* not silently without it */
+    g_assert_cmpint(config_read_options(&c, "usr=bob"), ==, -EINVAL);
 }
 
 static void test_file(gconstpointer data)
@@ -411,6 +424,7 @@ static void test_source(gconstpointer data)
         g_assert_cmpstr(c.bucket, ==, good[i].bucket);
         g_assert_cmpstr(c.prefix, ==, good[i].prefix);
         g_assert_cmpstr(c.local_path, ==, good[i].local);
+        g_assert_cmpstr(c.source, ==, good[i].source);
     }
     for (size_t i = 0; i < G_N_ELEMENTS(bad); i++) {
         _cleanup_config_ struct config c;
@@ -425,6 +439,10 @@ static void test_source(gconstpointer data)
     g_unsetenv("S3_BUCKET");
     g_assert_cmpstr(c.bucket, ==, "films");
     g_assert_cmpstr(c.prefix, ==, "x/");
+    g_assert_cmpstr(c.source, ==, "s3://films/x");
+    g_autofree char *cwd = g_get_current_dir(), *absolute = g_strdup_printf("local:%s/x,films/y", cwd);
+    g_assert_cmpint(config_set_source(&c, "local:x,films/y"), ==, 0);
+    g_assert_cmpstr(c.source, ==, absolute);
 }
 
 static void test_finish(gconstpointer data)
