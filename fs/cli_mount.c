@@ -43,6 +43,8 @@ static int find_mountpoint(struct config *c, const char *path)
 
     if (r == -ENOENT)
         log_error("%s: there is no such directory to mount on; make it first", path);
+    else if (r == -ENOTCONN)
+        log_error("%s: it lies in a dead mount, whose process has ended; remove that first, with `fusermount3 -u` or `umount`", path);
     else if (r < 0)
         log_error_errno(r, "%s: cannot mount there", path);
     return r < 0 ? CLI_MOUNTPOINT : CLI_OK;

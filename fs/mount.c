@@ -77,6 +77,22 @@ static int detach_dead(const char *path)
     return g_spawn_command_line_sync(command, NULL, NULL, &status, NULL) && status == 0 ? 0 : -EPERM;
 }
 
+/* Why nothing can be mounted there, after stat() of it failed. */
+static void explain_stat(const char *path, int err)
+{
+    g_autofree char *type = NULL, *quoted = NULL;
+
+    if (err != ENOTCONN && err != ECONNABORTED) {
+        log_error_errno(-err, "cannot mount on %s", path);
+        return;
+    }
+    type = mountinfo_type(NULL, path);
+    quoted = g_shell_quote(path);
+    log_error("cannot mount on %s: a dead mount of another file system (%s) lies there: its process has ended; remove it with "
+              "`fusermount3 -u %s`, or as root `umount %s`",
+              path, type ? type : "of type fuse", quoted, quoted);
+}
+
 static int check_mountpoint(const char *path)
 {
     struct stat st;
@@ -93,7 +109,7 @@ static int check_mountpoint(const char *path)
         return EXIT_MOUNTPOINT;
     }
     if (stat(path, &st) < 0) {
-        log_error_errno(-errno, "cannot mount on %s (create the directory first)", path);
+        explain_stat(path, errno);
         return EXIT_MOUNTPOINT;
     }
     if (!S_ISDIR(st.st_mode)) {

@@ -34,15 +34,27 @@ static char *unescape(const char *s)
     return g_string_free(out, FALSE);
 }
 
-/* id parent major:minor root MOUNTPOINT options [tags…] - TYPE SOURCE super-options */
-static struct mountinfo *parse_line(const char *line)
+/* id parent major:minor root MOUNTPOINT options [tags…] - TYPE SOURCE super-options: the words, and where the dash is; NULL if it is
+ * another line. */
+static char **split_line(const char *line, guint *ret_dash)
 {
-    g_auto(GStrv) w = g_strsplit(line, " ", -1);
+    char **w = g_strsplit(line, " ", -1);
     guint n = g_strv_length(w), dash = 6;
 
     while (dash < n && strcmp(w[dash], "-") != 0)
         dash++;
-    if (dash + 3 >= n || strcmp(w[dash + 1], "fuse.mlopsfs") != 0)
+    if (dash + 3 >= n)
+        g_clear_pointer(&w, g_strfreev);
+    *ret_dash = dash;
+    return w;
+}
+
+static struct mountinfo *parse_line(const char *line)
+{
+    guint dash;
+    g_auto(GStrv) w = split_line(line, &dash);
+
+    if (!w || strcmp(w[dash + 1], "fuse.mlopsfs") != 0)
         return NULL;
     struct mountinfo *m = g_new0(struct mountinfo, 1);
     m->mountpoint = unescape(w[4]);
@@ -91,4 +103,24 @@ const struct mountinfo *mountinfo_find(const GPtrArray *list, const char *path)
         longest = n;
     }
     return best;
+}
+
+char *mountinfo_type(const char *text, const char *path)
+{
+    g_autofree char *read = NULL;
+    char *type = NULL;
+
+    if (!text && g_file_get_contents("/proc/self/mountinfo", &read, NULL, NULL))
+        text = read;
+    g_auto(GStrv) lines = g_strsplit(text ? text : "", "\n", -1);
+    for (char **l = lines; *l; l++) {
+        guint dash;
+        g_auto(GStrv) w = split_line(*l, &dash);
+        g_autofree char *at = w ? unescape(w[4]) : NULL;
+        if (at && strcmp(at, path) == 0) {
+            g_free(type);
+            type = g_strdup(w[dash + 1]);
+        }
+    }
+    return type;
 }

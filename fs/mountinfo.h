@@ -19,3 +19,5 @@ struct mountinfo {
 GPtrArray *mountinfo_list(const char *text);
 /* The innermost of them that contains the absolute path; the last mounted one where several lie on another. NULL if none. */
 const struct mountinfo *mountinfo_find(const GPtrArray *list, const char *path);
+/* The type of the last file system of any kind that is mounted at exactly path ("fuse.s3fs"); text as above. The caller frees; NULL if none. */
+char *mountinfo_type(const char *text, const char *path);

@@ -64,10 +64,27 @@ static void test_find(void)
     g_assert_cmpstr(found(root, "/anything"), ==, "s3://root");
 }
 
+static void assert_type(const char *path, const char *want)
+{
+    g_autofree char *type = mountinfo_type(text, path);
+
+    g_assert_cmpstr(type, ==, want);
+}
+
+static void test_type(void)
+{
+    assert_type("/mnt/ab", "fuse.sshfs");
+    assert_type("/mnt/a/in it", "fuse.mlopsfs");
+    assert_type("/mnt/a/x", NULL);
+    g_autofree char *proc = mountinfo_type(NULL, "/proc");
+    g_assert_cmpstr(proc, ==, "proc");
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/mountinfo/list", test_list);
     g_test_add_func("/mountinfo/find", test_find);
+    g_test_add_func("/mountinfo/type", test_type);
     return g_test_run();
 }

@@ -18,6 +18,25 @@ mnt_up
 ok $? "mounting again replaces it"
 is "$(grep -c " $MNT fuse" /proc/self/mounts)" 1 "there is one mount, not two"
 is "$(cat "$MNT/kept"):$(sha "$MNT/big"):$(stat -c %F "$MNT/dir")" "kept:$(gen_sha 4 20000000):directory" "what had been closed is there"
+# A dead mount of another program's: what it is, and what to do; it stays.
+if [ "$(id -u)" = 0 ]; then
+    mkdir "$T/other dead"
+    cmd_ok "a dead mount of another program" python3 -c 'import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+fd = os.open("/dev/fuse", os.O_RDWR)
+if libc.mount(b"bucket", sys.argv[1].encode(), b"fuse.s3fs", 0, b"fd=%d,rootmode=40000,user_id=0,group_id=0" % fd):
+    sys.exit(os.strerror(ctypes.get_errno()))' "$T/other dead"
+    for where in "" /below; do
+        "$MLOPSFS_BIN" mount -o "cache_dir=$T/cache" "$SOURCE" "$T/other dead$where" >"$T/out" 2>"$T/err"
+        is "$?:$(wc -l <"$T/err"):$(wc -c <"$T/out")" 4:1:0 "mounting there${where:+, or below,} is refused in one line: $(<"$T/err")"
+        like "$(<"$T/err")" "dead mount.*fusermount3 -u" "it says what that is, and what helps"
+        unlike "$(<"$T/err")" "create the directory|Transport endpoint" "and nothing else"
+        [ -n "$where" ] || like "$(<"$T/err")" "fuse\.s3fs.*fusermount3 -u '$T/other dead'" "by its name, as the shell takes it"
+    done
+    cmd_ok "what it says helps" fusermount3 -u "$T/other dead"
+else
+    skip "a dead mount of another program" "needs root"
+fi
 # In the middle of a write.
 # (python, as a shell's redirection closes the file once before it is written, which makes an empty object)
 python3 -c 'import sys
