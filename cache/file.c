@@ -263,7 +263,7 @@ bool cache_file_data_dirty(struct cache_file *f)
 bool cache_file_failed(struct cache_file *f)
 {
     mutex_lock(&f->lock);
-    bool yes = f->failed_gen == f->gen;
+    bool yes = f->failed_gen != 0 && f->failed_gen == f->gen; /* both are 0 before anything was written */
     mutex_unlock(&f->lock);
     return yes;
 }

@@ -109,7 +109,7 @@ printf base >"$T/small"
 s3_put both "$T/small"
 cat >"$T/both.py" <<'PY'
 import os, sys
-f = os.open(sys.argv[1], os.O_RDWR)
+f = os.open(sys.argv[1], os.O_RDWR | (os.O_TRUNC if "trunc" in sys.argv else 0))
 os.write(f, b"ours")
 print("open", flush=True)
 sys.stdin.readline()
@@ -143,6 +143,22 @@ if [[ $("$MLOPSFS_BIN" status "$MNT") == *" put_if"* ]]; then
     is "$(cat "$MNT/both")" theirs "theirs is what is seen here"
 else
     like "$(s3_get both)" "^(theirs|ours)$" "the object is one of both, whole"
+fi
+# The same where all of it is replaced from the start.
+s3_text all "was here before"
+python3 "$T/both.py" "$MNT/all" trunc <"$T/go" >"$T/both.out" 2>"$T/both.err" &
+both=$!
+exec {go}>"$T/go"
+wait_until 30 grep -q open "$T/both.out"
+s3_text all theirs
+exec {go}>&-
+wait $both
+rc=$?
+if [[ $("$MLOPSFS_BIN" status "$MNT") == *" put_if"* ]]; then
+    like "$rc:$(<"$T/both.err")" "^1:close: Stale" "our close fails, also of a file that was opened to be overwritten"
+    is "$(s3_get all)" theirs "and the object is theirs"
+    cmd_ok "written whole again" bash -c "echo again >'$MNT/all'"
+    is "$(s3_get all)" again "it replaces theirs"
 fi
 if [ "$MLOPSFS_STORE" = minio ]; then like "$("$MLOPSFS_BIN" status "$MNT")" "capabilities.* put_if" "MinIO honours If-Match"; fi
 cmd_ok "the mount goes on" bash -c "echo fine >'$MNT/after' && [ \"\$(cat '$MNT/after')\" = fine ]"
