@@ -37,13 +37,13 @@ static void rename_rows(struct fs *fs, const char *bucket, const char *key, cons
 
 /* ---- one file ---- */
 
-/* Deletes the old name of what now has a new one. */
-static int drop_old(struct fs *fs, struct inode *dir, const char *bucket, const char *key, bool failed, const char *etag)
+/* Deletes the old name of what now has a new one; what somebody else has stored under it meanwhile stays. */
+static int drop_old(struct fs *fs, struct inode *dir, const char *bucket, const char *key, const char *etag)
 {
     int r = ns_keep_directory(fs, dir, key, NULL);
 
     if (r == 0)
-        r = failed ? ns_delete_known(fs, bucket, key, etag, NULL) : ns_delete_object(fs, bucket, key, NULL);
+        r = ns_delete_known(fs, bucket, key, etag, NULL);
     if (r < 0)
         log_error_errno(r, "rename: s3://%s/%s has its new name, but the old one could not be deleted", bucket, key);
     return r;
@@ -53,7 +53,6 @@ static int move_file(struct fs *fs, struct inode *i, struct cache_file *f, struc
                      const char *key, const char *to_bucket, const char *to_key, const char *expect)
 {
     g_autofree char *old_etag = NULL;
-    bool failed = cache_file_failed(f); /* a conflict, perhaps: then the old name is someone else's */
     int r;
 
     if (!cache_file_is_at(f, bucket, key)) /* never delete a name on the word of a file that is of another */
@@ -70,7 +69,7 @@ static int move_file(struct fs *fs, struct inode *i, struct cache_file *f, struc
             (void)cache_file_retarget(f, bucket, key, old_etag, NULL);
     }
     if (r == 0 && old_etag)
-        r = drop_old(fs, dir, bucket, key, failed, old_etag);
+        r = drop_old(fs, dir, bucket, key, old_etag);
     return r;
 }
 
