@@ -64,6 +64,7 @@ void cache_file_unref(struct cache_file *f);
 uint64_t cache_file_size(struct cache_file *f);
 bool cache_file_dirty(struct cache_file *f);      /* data, headers or key not yet committed */
 bool cache_file_data_dirty(struct cache_file *f); /* data not yet committed */
+bool cache_file_conflicts(struct cache_file *f);  /* a commit met someone else's version, and none has succeeded since */
 bool cache_file_failed(struct cache_file *f);     /* its last commit failed, and nothing was written since */
 /* Object headers (POSIX attributes among the user metadata) that the next commit writes. Copied. Marks the file dirty, unless they
  * are what the base has. */

@@ -255,6 +255,7 @@ static void install_locked(struct commit *c, struct file_base *base)
     f->untagged_ns = base->object.untagged_ns;
     g_free(f->expect);
     f->expect = g_strdup(base->object.etag);
+    f->conflict = false;
     install_content_locked(c);
     /* A stream's object has the headers of its beginning: the next commit brings the new ones. */
     f->headers_dirty = f->headers_gen > c->gen || !headers_equal(&c->now.headers, &c->headers);
@@ -351,6 +352,7 @@ static bool commit_failed(struct commit *c, int err, bool *distrusted)
     if (!again) {
         f->err_seq++;
         f->failed_gen = c->gen;
+        f->conflict = f->conflict || err == -ESTALE;
         f->err = err;
         waiters_finish_locked(f, c->gen, err);
     }

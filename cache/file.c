@@ -268,6 +268,14 @@ bool cache_file_failed(struct cache_file *f)
     return yes;
 }
 
+bool cache_file_conflicts(struct cache_file *f)
+{
+    mutex_lock(&f->lock);
+    bool yes = f->conflict;
+    mutex_unlock(&f->lock);
+    return yes;
+}
+
 static guint meta_count(const struct store_headers *h)
 {
     if (!h->meta)

@@ -99,6 +99,7 @@ struct cache_file {
     GPtrArray *attempts; /* outcome.c: changed by the running commit alone; NULL: none */
     GQueue waiters;      /* struct waiter* */
     uint64_t failed_gen; /* generation of the last commit that failed; 0 = none */
+    bool conflict;       /* a commit met someone else's version, and none has succeeded since */
     uint64_t err_seq;    /* rises with every failed commit */
     int err;             /* the last one's */
 };

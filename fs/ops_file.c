@@ -96,7 +96,7 @@ static int truncate_all(struct call *c, struct inode *i, struct cache_file *f)
     g_autofree char *bucket = NULL, *key = NULL;
     int r = 0;
 
-    if (cache_file_failed(f)) {
+    if (cache_file_conflicts(f)) {
         r = inode_key(i, &bucket, &key);
         if (r == 0)
             r = cache_file_retarget(f, bucket, key, "*", c->cancel);
