@@ -13,6 +13,8 @@
 
 #include "base/log.h"
 #include "fs/config.h"
+#include "fs/control.h"
+#include "fs/drain.h"
 #include "fs/mountinfo.h"
 
 static const struct command {
@@ -262,4 +264,26 @@ void cli_progress_end(struct cli_progress *p)
     if (p->open)
         fputc('\n', p->out);
     p->open = false;
+}
+
+/* ---- bringing things into the bucket ---- */
+
+static void drain_line(void *progress, const char *text)
+{
+    if (!g_str_has_prefix(text, DRAIN_FAILED)) {
+        cli_progress_line(progress, text);
+        return;
+    }
+    cli_progress_end(progress);
+    log_error("%s", text + strlen(DRAIN_FAILED));
+}
+
+int cli_drain(const char *mountpoint, const char *command, const char *arg)
+{
+    struct cli_progress p;
+
+    cli_progress_init(&p, stdout);
+    int r = control_call(mountpoint, command, arg, drain_line, &p);
+    cli_progress_end(&p);
+    return r;
 }

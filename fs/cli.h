@@ -35,6 +35,9 @@ bool cli_parse(int argc, char **argv, const GOptionEntry *entries, const char *u
 int cli_find_mount(const char *path, char **ret_mountpoint, char **ret_below);
 /* Absolute, without symbolic links. 0 or -errno. A dead mount resolves too. */
 int cli_resolve(const char *path, char **ret);
+/* Has the daemon bring things into the bucket ("sync" or "drain"): progress goes to stdout, each file that failed to stderr. As
+ * control_call. */
+int cli_drain(const char *mountpoint, const char *command, const char *arg);
 /* After control_call: what to tell and return. */
 int cli_control_exit(const char *mountpoint, int r);
 /* Prints one line for people: what a terminal could take for a command is replaced. */

@@ -55,7 +55,6 @@ int cli_sync(int argc, char **argv)
 {
     g_auto(GStrv) rest = NULL;
     g_autofree char *mountpoint = NULL, *below = NULL;
-    struct cli_progress p;
     const GOptionEntry entries[] = {
         {G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &rest, NULL, NULL},
         {NULL},
@@ -74,8 +73,5 @@ int cli_sync(int argc, char **argv)
     int code = cli_find_mount(rest ? rest[0] : NULL, &mountpoint, &below);
     if (code != CLI_OK)
         return code;
-    cli_progress_init(&p, stdout);
-    int r = control_call(mountpoint, "sync", below, cli_progress_line, &p);
-    cli_progress_end(&p);
-    return cli_control_exit(mountpoint, r);
+    return cli_control_exit(mountpoint, cli_drain(mountpoint, "sync", below));
 }

@@ -20,16 +20,6 @@
 /* How long a daemon may take to end after its file system is gone: its work is done by then. */
 #define END_TIMEOUT_MS 60000
 
-static int drain(const char *mountpoint)
-{
-    struct cli_progress p;
-
-    cli_progress_init(&p, stdout);
-    int r = control_call(mountpoint, "drain", NULL, cli_progress_line, &p);
-    cli_progress_end(&p);
-    return r;
-}
-
 /* As a user, or where this process may not: the setuid helper does it. */
 static int umount_by_fusermount(const char *mountpoint, bool lazy)
 {
@@ -160,7 +150,7 @@ static int check_containers(const char *mountpoint)
  * exit code, said why. */
 static int prepare(const char *mountpoint, bool lazy)
 {
-    int r = drain(mountpoint);
+    int r = cli_drain(mountpoint, "drain", NULL);
 
     if (r == -ENOENT) {
         log_warning("%s: no daemon answers; unmounting all the same", mountpoint);

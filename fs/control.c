@@ -171,7 +171,7 @@ static void answer(struct connection *conn, char *request)
     g_autofree char *arg = g_strcompress(space ? space + 1 : "");
     int r = conn->control->handler(conn->control->ctx, request, arg, reply);
     if (r < 0)
-        fprintf(reply, "ERR %s\n", g_strerror(-r));
+        fprintf(reply, "ERR %s\n", r == -EREMOTEIO ? "" : g_strerror(-r));
     else
         fprintf(reply, "OK\n");
     fclose(reply);
@@ -361,7 +361,9 @@ static int verdict(const char *mountpoint, const char *last)
 {
     if (strcmp(last, "OK") == 0)
         return 0;
-    log_error("%s: %s", mountpoint, last + strlen("ERR "));
+    last += strlen("ERR ");
+    if (*last)
+        log_error("%s: %s", mountpoint, last);
     return -EREMOTEIO;
 }
 

@@ -18,6 +18,7 @@
 #define PROGRESS_NS (200 * NSEC_PER_MSEC)
 
 struct drain {
+    const char *mountpoint;
     struct mutex lock;
     struct cond changed;
     unsigned left; /* lock */
@@ -31,6 +32,35 @@ struct item {
     struct cache_file *file;
 };
 
+/* What became of a file that could not be committed, and what helps. */
+static const char *advice(int r)
+{
+    switch (r) {
+    case -ESTALE:
+        return "somebody else has changed the object meanwhile, and theirs was not overwritten. What was written here is still in the "
+               "mount: copy it elsewhere while it can be read; then remove it, which leaves theirs, or write it whole again, which "
+               "replaces theirs";
+    case -EACCES:
+    case -EPERM:
+        return "the server refuses it: check the credentials and the bucket's policy, and try again; it stays in the mount meanwhile";
+    case -ENOSPC:
+    case -EDQUOT:
+        return "there is no room for it: make some, and try again; it stays in the mount meanwhile";
+    default:
+        return "it could not be stored: the log says more. It stays in the mount: try again, or copy it elsewhere";
+    }
+}
+
+static void note_failure_locked(struct drain *d, struct inode *i, int r)
+{
+    g_autofree char *path = inode_path(i);
+
+    g_strdelimit(path, "\n", '?'); /* one line each */
+    g_string_append_printf(d->failed, DRAIN_FAILED "%s/%s: %s (%s)\n", d->mountpoint, path, advice(r), g_strerror(-r));
+    if (!d->err)
+        d->err = r;
+}
+
 static void commit(void *arg)
 {
     struct item *it = arg;
@@ -40,12 +70,8 @@ static void commit(void *arg)
     ns_push_attr(it->inode, it->file);
     r = cache_file_flush(it->file, NULL);
     if (r < 0) {
-        g_autofree char *path = inode_path(it->inode);
-
         mutex_lock(&d->lock);
-        g_string_append_printf(d->failed, "%s: %s\n", path, g_strerror(-r));
-        if (!d->err)
-            d->err = r;
+        note_failure_locked(d, it->inode, r);
         mutex_unlock(&d->lock);
     }
     ns_file_put(it->inode);
@@ -118,14 +144,15 @@ static void progress(struct fs *fs, struct drain *d, FILE *out)
         if (d->left)
             (void)cond_wait_until(&d->changed, &d->lock, clock_mono_ns() + PROGRESS_NS);
     }
+    bool all = d->failed->len == 0;
     mutex_unlock(&d->lock);
-    if (shown)
+    if (shown && all)
         fprintf(out, "0 files to go\n");
 }
 
 int drain_run(struct fs *fs, const char *below, bool closed_only, FILE *out)
 {
-    struct drain d = {.failed = g_string_new(NULL)};
+    struct drain d = {.mountpoint = fs->config->mountpoint, .failed = g_string_new(NULL)};
     struct workq *q;
     int r = workq_new("drain", AT_ONCE, &q);
 

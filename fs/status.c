@@ -92,6 +92,12 @@ static int print_catalog(struct fs *fs, FILE *out)
     return 0;
 }
 
+/* Of each failure the reply has said more than its errno does. */
+static int drain(struct fs *fs, const char *below, bool closed_only, FILE *reply)
+{
+    return drain_run(fs, below, closed_only, reply) < 0 ? -EREMOTEIO : 0;
+}
+
 int status_handle(void *ctx, const char *command, const char *arg, FILE *reply)
 {
     struct fs *fs = ctx;
@@ -101,8 +107,8 @@ int status_handle(void *ctx, const char *command, const char *arg, FILE *reply)
     if (!strcmp(command, "catalog"))
         return print_catalog(fs, reply);
     if (!strcmp(command, "sync"))
-        return drain_run(fs, arg, false, reply);
+        return drain(fs, arg, false, reply);
     if (!strcmp(command, "drain"))
-        return drain_run(fs, "", true, reply);
+        return drain(fs, "", true, reply);
     return -EINVAL;
 }

@@ -133,16 +133,56 @@ if [[ $("$MLOPSFS_BIN" status "$MNT") == *" put_if"* ]]; then
     is "$(s3_get both)" theirs "and the object is theirs"
     is "$(s3_ls both)" both "nothing else was left beside it"
     is "$(cat "$MNT/both")" ours "what was written here is not lost yet: it can be read here"
-    "$MLOPSFS_BIN" umount "$MNT" >"$T/out" 2>&1
-    like "$?:$(<"$T/out")" "^5:.*both: " "so umount refuses, and names it"
+    told() { # NAME COMMAND…: fails with 5, and says on stderr alone what happened and what helps
+        "${@:2}" >"$T/out" 2>"$T/err"
+        is "$?:$(wc -l <"$T/err")" "5:$([ "$1" = sync ] && echo 1 || echo 2)" "so $1 refuses"
+        like "$(<"$T/err")" "^mlopsfs: $MNT/both: somebody else has changed .*copy it elsewhere.*remove it.*write it whole again" \
+            "names it, says what happened and what helps"
+        unlike "$(<"$T/out")" "both|Stale|0 files" "and that on one stream"
+    }
+    told umount "$MLOPSFS_BIN" umount "$MNT"
+    like "$(<"$T/err")" "stays mounted" "it stays mounted"
+    told sync "$MLOPSFS_BIN" sync "$MNT"
     cmd_ok "it can be saved" cp "$MNT/both" "$MNT/saved"
     is "$(s3_get saved):$(s3_get both)" ours:theirs "under another name"
+    echo over >"$MNT/over"
+    errno_is ESTALE "another file cannot be renamed over it" mv "$MNT/over" "$MNT/both"
+    is "$(cat "$MNT/over"):$(cat "$MNT/both"):$(s3_get both)" over:ours:theirs "and nothing is lost by that"
     cmd_ok "and given up" rm "$MNT/both"
     is "$(s3_get both)" theirs "which leaves theirs alone"
     cmd_ok "nothing waits any more" "$MLOPSFS_BIN" sync "$MNT"
     is "$(cat "$MNT/both")" theirs "theirs is what is seen here"
 else
     like "$(s3_get both)" "^(theirs|ours)$" "the object is one of both, whole"
+fi
+# Of a file of which only some bytes were written, the others are gone with the version they belong to.
+gen 4 3000000 >"$T/base"
+s3_put part "$T/base"
+python3 "$T/both.py" "$MNT/part" <"$T/go" >"$T/both.out" 2>"$T/both.err" &
+both=$!
+exec {go}>"$T/go"
+wait_until 30 grep -q open "$T/both.out"
+s3_text part theirs
+exec {go}>&-
+wait $both
+if [[ $("$MLOPSFS_BIN" status "$MNT") == *" put_if"* ]]; then
+    drop_caches
+    errno_is ESTALE "what needs bytes of the old version cannot be read" cat "$MNT/part"
+    errno_is ESTALE "nor moved" mv "$MNT/part" "$MNT/part2"
+    is "$(s3_get part)" theirs "theirs is as it was"
+    chmod 640 "$MNT/part"
+    cmd_ok "written whole it is committed, whatever was tried in between" cp "$T/base" "$MNT/part"
+    is "$(s3_sha part)" "$(sha "$T/base")" "and replaces theirs"
+    s3_text moved base
+    python3 "$T/both.py" "$MNT/moved" <"$T/go" >"$T/both.out" 2>"$T/both.err" &
+    both=$!
+    exec {go}>"$T/go"
+    wait_until 30 grep -q open "$T/both.out"
+    s3_text moved theirs
+    exec {go}>&-
+    wait $both
+    cmd_ok "what was overwritten whole can be moved out of the way" mv "$MNT/moved" "$MNT/away"
+    is "$(s3_get moved):$(s3_get away):$(cat "$MNT/moved"):$(cat "$MNT/away")" theirs:ours:theirs:ours "and both are there"
 fi
 # The same where all of it is replaced from the start.
 s3_text all "was here before"
