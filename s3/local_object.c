@@ -155,6 +155,7 @@ int local_object_get(struct local_index *ix, struct store_request *req, struct l
     res->mtime_ns = o.mtime_ns;
     res->storage_class = g_steal_pointer(&o.storage_class);
     res->untagged_ns = g_bytes_get_size(o.tags) == 0 ? clock_mono_ns() : 0;
+    res->settled = clock_real_ns() > o.mtime_ns; /* nanoseconds, on this machine's clock */
     local_unpack_headers(packed, n, &res->headers);
     return 0;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * s3_op: what the parts of store_s3 share. Private to s3/store_s3.c, s3_request.c, s3_reply.c,
- * s3_parse.c and s3_caps.c.
+ * s3_parse.c, s3_date.c and s3_caps.c.
  *
  * An s3_op is one request on its way: one HTTP exchange after the other until the request is done
  * (pages of a listing, a bucket found in another region, a corrected clock). It is touched by the
@@ -94,6 +94,9 @@ int s3_parse_tags(struct s3_op *op, const GString *body);
 int s3_parse_deleted(struct s3_op *op, const GString *body);
 char *s3_unquote_etag(const char *etag);
 int64_t s3_parse_iso8601(const char *s); /* ns since the epoch; 0 when it does not parse */
+
+/* s3_date.c: store_object.settled, of an object with that Last-Modified in this reply. */
+bool s3_date_settled(const struct http_reply *r, int64_t mtime_ns);
 
 /* s3_caps.c: store_ops.caps. */
 void s3_caps_get(struct store *s, const char *bucket, struct store_caps *ret);

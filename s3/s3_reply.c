@@ -257,6 +257,7 @@ static void take_object(struct s3_op *op)
             take_header(&o->headers, name, value);
         }
     }
+    o->settled = s3_date_settled(r, o->mtime_ns);
 }
 
 /* GET: is this the version and the range that was asked for? */

@@ -490,6 +490,7 @@ void store_object_copy(struct store_object *to, const struct store_object *from)
         .etag = g_strdup(from->etag),
         .size = from->size,
         .mtime_ns = from->mtime_ns,
+        .settled = from->settled,
         .storage_class = g_strdup(from->storage_class),
         .version_id = g_strdup(from->version_id),
         .untagged_ns = from->untagged_ns,

@@ -74,7 +74,9 @@ struct store_headers {
 struct store_object {
     char *etag;        /* without its quotes; opaque */
     uint64_t size;     /* bytes */
-    int64_t mtime_ns;  /* Last-Modified, real time */
+    int64_t mtime_ns;  /* Last-Modified, real time; 0 = not known */
+    bool settled;      /* HEAD, GET: etag and mtime_ns together are this state's alone, bytes and headers: any later change gets
+                        * another mtime, as a listing shows too. False: not known, or changed too shortly before */
     char *storage_class; /* NULL = STANDARD */
     char *version_id;  /* NULL where the bucket has no versions */
     uint64_t untagged_ns; /* mono: when a reply to HEAD counted no tags, which means that there are none where caps.head_tags; 0 = not asked, or some */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * store_s3: see store_s3.h. This file opens and closes the store and leads each request through its
- * HTTP exchanges; s3_request.c writes them, s3_reply.c and s3_parse.c read them, s3_caps.c probes.
+ * HTTP exchanges; s3_request.c writes them, s3_reply.c, s3_parse.c and s3_date.c read them, s3_caps.c probes.
  *
  * Threads: submit and cancel on any thread; everything else on the engine's.
  * Locks: `lock` (engine rank) makes cancellation and completion exclude each other: a request's

@@ -2,6 +2,7 @@
  *
  * conformance_copy: COPY, and parts that are copies.
  */
+#include "base/clock.h"
 #include "tests/lib/conformance.h"
 
 static bool put_with_headers(struct conf *c, const char *key, const char *text)
@@ -133,6 +134,26 @@ static void self_replace(struct conf *c, const void *arg)
     TRY(conf_is_text(c, key, "the bytes"));
     TRY(replace(c, key, key));
     TRY(conf_is_text(c, key, "the bytes"));
+}
+
+/* New headers without new bytes keep the ETag; it is the date that must tell. */
+static void self_date(struct conf *c, const void *arg)
+{
+    g_autofree char *key = conf_key(c, "o");
+    TRY(put_with_headers(c, key, "the bytes"));
+    REQUEST(before, .verb = STORE_HEAD, .key = key);
+    TRY(conf_ok(c, &before));
+    uint64_t until = clock_mono_ns() + 4 * NSEC_PER_SEC; /* dates have whole seconds */
+    bool changed = false, settled = false;
+    while (!changed && clock_mono_ns() < until) {
+        TRY(replace(c, key, key));
+        REQUEST(after, .verb = STORE_HEAD, .key = key);
+        TRY(conf_ok(c, &after));
+        changed = after.res.object.mtime_ns > before.res.object.mtime_ns;
+        settled = after.res.object.settled;
+    }
+    EXPECT(c, changed || !settled, "a date that does not change is called settled");
+    EXPECT(c, changed, "the date stays");
 }
 
 static void self_plain(struct conf *c, const void *arg)
@@ -347,6 +368,7 @@ void conf_copy_cases(GArray *cases)
     conf_add(cases, "copy/carries-headers", carries_headers, NULL);
     conf_add(cases, "copy/replaces-headers", replaces_headers, NULL);
     conf_add(cases, "copy/self-replace", self_replace, NULL);
+    conf_add(cases, "copy/self-date", self_date, NULL);
     conf_add(cases, "copy/self-plain", self_plain, NULL);
     conf_add(cases, "copy/other-bucket", other_bucket, NULL);
     conf_add(cases, "copy/no-source", no_source, NULL);

@@ -125,6 +125,33 @@ static void test_get_version(struct fixture *f, gconstpointer data)
     expect(RUN(.verb = STORE_HEAD, .key = "k", .if_match = "e1"), -ESTALE, STORE_CLASS_CONFLICT);
 }
 
+/* Last-Modified has whole seconds: an object tells by it what it is only when that second is over, by the server's clock. */
+static void test_settled(struct fixture *f, gconstpointer data)
+{
+    static const struct {
+        const char *headers;
+        bool settled;
+    } rows[] = {
+        {"Date: Fri, 24 May 2013 00:00:02 GMT\r\n", true},
+        {"Date: Sat, 25 May 2013 00:00:00 GMT\r\nServer: MinIO\r\n", true},
+        {"Date: Fri, 24 May 2013 00:00:01 GMT\r\n", false},
+        {"Date: Fri, 24 May 2013 00:00:00 GMT\r\n", false},
+        {"Date: Thu, 23 May 2013 00:00:00 GMT\r\n", false},
+        {"Date: yesterday\r\n", false},
+        {"", false},
+        {"Date: Sat, 25 May 2013 00:00:00 GMT\r\nServer: VERSITYGW\r\n", false},
+    };
+    for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
+        g_autofree char *h = g_strconcat(ETAG "Last-Modified: Fri, 24 May 2013 00:00:00 GMT\r\n", rows[i].headers, NULL);
+        liar_say(f->liar, 200, h, "");
+        struct store_result *r = RUN(.verb = STORE_HEAD, .key = "k");
+        expect(r, 0, STORE_CLASS_OK);
+        g_assert_cmpint(r->object.settled, ==, rows[i].settled);
+    }
+    liar_say(f->liar, 200, ETAG "Date: Fri, 24 May 2013 00:00:02 GMT\r\n", ""); /* no Last-Modified */
+    g_assert_false(RUN(.verb = STORE_HEAD, .key = "k")->object.settled);
+}
+
 static void test_get_headers_missing(struct fixture *f, gconstpointer data)
 {
     liar_say(f->liar, 200, "", "0123");
@@ -413,6 +440,7 @@ int main(int argc, char **argv)
     CASE("get-end", test_get_end);
     CASE("get-range-ignored", test_get_range_ignored);
     CASE("get-version", test_get_version);
+    CASE("settled", test_settled);
     CASE("get-headers-missing", test_get_headers_missing);
     CASE("get-sink-fails", test_get_sink_fails);
     CASE("error-in-200", test_error_in_200);
