@@ -324,6 +324,28 @@ void cache_file_set_headers(struct cache_file *f, const struct store_headers *h)
     store_headers_clear(&old);
 }
 
+bool cache_file_renew_headers(struct cache_file *f, const struct store_object *now)
+{
+    struct store_headers old = {0};
+    struct file_base *old_base = NULL;
+    mutex_lock(&f->lock);
+    if (f->base && f->commit == COMMIT_IDLE && now->etag && f->base->object.size == now->size &&
+        g_strcmp0(f->base->object.etag, now->etag) == 0 &&
+        !headers_equal(&f->base->object.headers, &now->headers)) {
+        old_base = f->base;
+        f->base = file_base_new(old_base->bucket, old_base->key, now);
+        if (!f->headers_dirty) {
+            old = f->headers;
+            store_headers_copy(&f->headers, &now->headers);
+        }
+    }
+    mutex_unlock(&f->lock);
+    bool others = old_base != NULL;
+    file_base_unref(old_base);
+    store_headers_clear(&old);
+    return others;
+}
+
 void cache_file_suggest_headers(struct cache_file *f, const struct store_headers *h)
 {
     struct store_headers old = {0};

@@ -98,6 +98,7 @@ static void adopt(struct commit *c, const struct attempt *a, const struct store_
     store_object_clear(&c->now);
     store_object_copy(&c->now, o);
     c->now.size = a->size;
+    c->now.settled = false; /* it was made just now, or is not known to be as it was made */
     if (c->now.mtime_ns == 0)
         c->now.mtime_ns = clock_real_ns();
     store_headers_clear(&c->now.headers);

@@ -145,6 +145,58 @@ static void test_stream_headers(void)
     world_free(w);
 }
 
+static void is_meta(struct world *w, const char *color, const char *mode)
+{
+    _cleanup_object_ struct store_object o = {0};
+    g_bytes_unref(fake_store_get(w->fake, "b", "k", &o));
+    g_assert_cmpstr(store_headers_get_meta(&o.headers, "color"), ==, color);
+    g_assert_cmpstr(store_headers_get_meta(&o.headers, "mode"), ==, mode);
+}
+
+/* Somebody else gives the object other headers, and the ETag stays: a commit starts from them. */
+static void test_renew_headers(void)
+{
+    struct world *w = plain();
+    g_free(fake_store_put(w->fake, "b", "k", "bytes", 5));
+    struct cache_file *f = open_object(w, "k");
+    struct cache_handle *h = cache_handle_new(f);
+    char got[5];
+    g_assert_cmpint(read_at(h, got, 5, 0), ==, 5);
+    uint64_t gets = count(w, STORE_GET);
+    _cleanup_object_ struct store_object o = {0};
+    g_bytes_unref(fake_store_get(w->fake, "b", "k", &o));
+    g_assert_false(cache_file_renew_headers(f, &o));
+    store_headers_set_meta(&o.headers, "color", "red");
+    g_assert_true(cache_file_renew_headers(f, &o));
+    g_assert_false(cache_file_renew_headers(f, &o));
+    g_assert_false(cache_file_dirty(f));
+    g_assert_cmpint(read_at(h, got, 5, 0), ==, 5); /* the same version: nothing is fetched again */
+    g_assert_cmpmem(got, 5, "bytes", 5);
+    g_assert_cmpuint(count(w, STORE_GET), ==, gets);
+
+    _cleanup_object_ struct store_object other = {.etag = g_strdup("another"), .size = 5};
+    g_assert_false(cache_file_renew_headers(f, &other));
+    g_assert_cmpint(cache_write(h, "B", 1, 0, false, NULL), ==, 0);
+    g_assert_cmpint(flush(h), ==, 0);
+    assert_object(w, "k", "Bytes", 5);
+    is_meta(w, "red", NULL);
+
+    /* What was set here and is not committed yet stays. */
+    _cleanup_object_ struct store_object now = {0};
+    g_bytes_unref(fake_store_get(w->fake, "b", "k", &now));
+    store_headers_set_meta(&now.headers, "mode", "33152");
+    cache_file_set_headers(f, &now.headers);
+    store_headers_set_meta(&now.headers, "mode", NULL);
+    store_headers_set_meta(&now.headers, "color", "blue");
+    g_assert_true(cache_file_renew_headers(f, &now));
+    g_assert_true(cache_file_dirty(f));
+    g_assert_cmpint(flush(h), ==, 0);
+    is_meta(w, "red", "33152");
+    cache_handle_free(h);
+    cache_file_unref(f);
+    world_free(w);
+}
+
 /* A file of four times the disk; a read and a write of what is no longer local on the way. */
 static void test_larger_than_disk(void)
 {
@@ -427,6 +479,7 @@ int main(int argc, char **argv)
     g_test_add_func("/writer/empty-and-sparse", test_empty_and_sparse);
     g_test_add_func("/writer/stream", test_stream);
     g_test_add_func("/writer/stream-headers", test_stream_headers);
+    g_test_add_func("/writer/renew-headers", test_renew_headers);
     g_test_add_func("/writer/larger-than-disk", test_larger_than_disk);
     g_test_add_func("/writer/punched-changes", test_punched_changes);
     g_test_add_func("/writer/full-disk", test_full_disk);
