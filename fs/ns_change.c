@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * ns_change: names made and removed, attributes set. See namespace.h for what is serialized by the
+ * ns_change: names made and removed. See namespace.h for what is serialized by the
  * kernel; locks are held for fields only.
  *
  * A directory is a prefix; a marker object "key/" keeps it when nothing else does, and carries its
@@ -143,15 +143,6 @@ int ns_put_small(struct fs *fs, const char *bucket, const char *key, const char 
     return 0;
 }
 
-/* i's attributes, with what else is known of its headers. Caller clears. */
-static void headers_of(struct inode *i, struct store_headers *ret)
-{
-    mutex_lock(&i->lock);
-    attr_to_headers(&i->attr, &i->headers);
-    store_headers_copy(ret, &i->headers);
-    mutex_unlock(&i->lock);
-}
-
 static void took(struct inode *i, const struct store_object *o)
 {
     mutex_lock(&i->lock);
@@ -178,7 +169,7 @@ int ns_put_marker(struct fs *fs, struct inode *dir, bool exclusive, struct cance
         return r;
     if (!bucket || !*key)
         return 0; /* a bucket needs no marker, and has none */
-    headers_of(dir, &h);
+    ns_headers_of(dir, &h);
     g_free(h.content_type);
     h.content_type = g_strdup(ATTR_DIR_TYPE);
     mutex_lock(&dir->lock);
@@ -522,88 +513,4 @@ int ns_rmdir(struct fs *fs, struct inode *dir, const char *name, struct cancel *
     ns_touch_dir(dir);
     (void)catalog_forget(fs->catalog, bucket, key);
     return 0;
-}
-
-/* ---- attributes ---- */
-
-static void apply(struct inode *i, const struct attr *a, unsigned mask)
-{
-    if (mask & ATTR_MODE)
-        i->attr.mode = (i->attr.mode & S_IFMT) | (a->mode & 07777);
-    if (mask & ATTR_UID)
-        i->attr.uid = a->uid;
-    if (mask & ATTR_GID)
-        i->attr.gid = a->gid;
-    if (mask & ATTR_ATIME)
-        i->attr.atime_ns = a->atime_ns;
-    if (mask & ATTR_MTIME) {
-        i->attr.mtime_ns = a->mtime_ns;
-        i->times_set = true;
-    } else if (mask & ATTR_SIZE) {
-        i->attr.mtime_ns = clock_real_ns();
-    }
-    i->attr.ctime_ns = clock_real_ns();
-    i->changes++;
-}
-
-static int set_file_attr(struct fs *fs, struct inode *i, const struct attr *a, unsigned mask, bool through_handle, struct cancel *cancel)
-{
-    _cleanup_headers_ struct store_headers h = {0};
-    struct attr old;
-    struct cache_file *f;
-    bool pending;
-    int r = ns_file_get(fs, i, &f);
-
-    if (r < 0)
-        return r;
-    pending = cache_file_data_dirty(f); /* a commit of data is to come: it carries the attributes too */
-    if (mask & ATTR_SIZE)
-        r = cache_file_truncate(f, a->size, cancel);
-    if (r == 0) {
-        mutex_lock(&i->lock);
-        old = i->attr;
-        apply(i, a, mask);
-        mutex_unlock(&i->lock);
-        headers_of(i, &h);
-        cache_file_set_headers(f, &h);
-        if (!(through_handle && (mask & ATTR_SIZE)) && !pending)
-            r = cache_file_flush(f, cancel);
-        if (r < 0 && r != -EINTR && !(mask & ATTR_SIZE)) { /* not done: do not show it, and do not carry it along */
-            mutex_lock(&i->lock);
-            apply(i, &old, mask);
-            i->attr.ctime_ns = old.ctime_ns;
-            mutex_unlock(&i->lock);
-            store_headers_clear(&h);
-            headers_of(i, &h);
-            cache_file_set_headers(f, &h);
-        }
-    }
-    ns_file_put(i);
-    return r;
-}
-
-int ns_set_attr(struct fs *fs, struct inode *i, const struct attr *a, unsigned mask, bool through_handle, struct cancel *cancel)
-{
-    struct attr old;
-    bool gone;
-    int r;
-
-    mutex_lock(&i->lock);
-    gone = i->unlinked;
-    mutex_unlock(&i->lock);
-    if (!i->is_dir && !(gone && !(mask & ATTR_SIZE)))
-        return set_file_attr(fs, i, a, mask, through_handle, cancel);
-    mutex_lock(&i->lock);
-    old = i->attr;
-    apply(i, a, mask);
-    mutex_unlock(&i->lock);
-    if (gone || !i->is_dir)
-        return 0;
-    r = ns_put_marker(fs, i, false, cancel);
-    if (r < 0) {
-        mutex_lock(&i->lock);
-        i->attr = old;
-        mutex_unlock(&i->lock);
-    }
-    return r;
 }

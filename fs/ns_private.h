@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What ns_change.c and ns_rename.c share; nobody else includes it.
+ * What namespace.c and the ns_*.c share; nobody else includes it.
  */
 #pragma once
 #include "fs/namespace.h"
 
+/* o, as the bucket had it at time_ns (mono), is what i is now. */
+void ns_take_object_locked(struct fs *fs, struct inode *i, const struct store_object *o, uint64_t time_ns);
+/* i's attributes, with what else is known of its headers. Caller clears. */
+void ns_headers_of(struct inode *i, struct store_headers *ret);
 /* Writes a small object; *ret is what it is now (caller clears). exclusive: -EEXIST when it is there. */
 int ns_put_small(struct fs *fs, const char *bucket, const char *key, const char *body, const struct store_headers *h,
                  const char *storage_class, GHashTable *tags, bool exclusive, struct cancel *cancel, struct store_object *ret);

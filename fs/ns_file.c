@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * ns_file: the cache_file of an inode: made when the content is used, dropped when nobody does and
+ * nothing in it is uncommitted; what the inode's attributes and a commit tell each other.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/workq.h"
+#include "cache/cache.h"
+#include "catalog/catalog.h"
+#include "fs/ns_private.h"
+#include "fs/video.h"
+
+/* The file at the inode's key, made if need be. False: the inode changed its name since `changes`. */
+static bool file_at_locked(struct fs *fs, struct inode *i, const char *bucket, const char *key, uint64_t changes)
+{
+    struct store_object base = {
+        .etag = i->etag, .size = i->attr.size, .mtime_ns = i->attr.mtime_ns, .headers = i->headers,
+        .storage_class = i->storage_class, .untagged_ns = i->untagged_ns};
+
+    if (i->file)
+        return true;
+    if (i->changes != changes)
+        return false;
+    i->file = cache_file_new(fs->cache, bucket, key, &base, i);
+    return true;
+}
+
+/* A file must be made for the key that the inode has, while others rename: a rename keeps the inode's file in use
+ * from before it sets `moving` until after it has counted its change, so a file that is there is right, and one
+ * may be made when nothing was counted since the key was asked for. A renamed directory's children are counted,
+ * and their files moved, after the directory has its new place. */
+int ns_file_get(struct fs *fs, struct inode *i, struct cache_file **ret)
+{
+    for (;;) {
+        g_autofree char *bucket = NULL, *key = NULL;
+        bool attached = inode_attached(i), there, done, had;
+        uint64_t changes;
+        int r;
+
+        mutex_lock(&i->lock);
+        changes = i->changes;
+        mutex_unlock(&i->lock);
+        r = inode_key(i, &bucket, &key);
+        if (r < 0)
+            return r;
+        inode_pin(i); /* for the file, if it comes to be: pins are taken before the inode's lock */
+        mutex_lock(&i->lock);
+        had = i->file != NULL;
+        there = had || (attached && i->etag);
+        done = there && file_at_locked(fs, i, bucket, key, changes);
+        if (done)
+            i->users++;
+        *ret = i->file;
+        mutex_unlock(&i->lock);
+        if (had || !done)
+            inode_put(i);
+        if (done || !there)
+            return done ? 0 : -ESTALE;
+    }
+}
+
+void ns_file_put(struct inode *i)
+{
+    struct cache_file *f = NULL;
+
+    mutex_lock(&i->lock);
+    assert(i->users);
+    if (--i->users == 0 && (!cache_file_dirty(i->file) || i->unlinked)) {
+        i->attr.size = cache_file_size(i->file);
+        f = g_steal_pointer(&i->file);
+    }
+    mutex_unlock(&i->lock);
+    if (f) {
+        cache_file_unref(f);
+        inode_put(i);
+    }
+}
+
+struct later {
+    struct fs *fs;
+    struct inode *inode; /* pinned, its file in use */
+    struct cache_file *file;
+};
+
+static void commit_later(void *arg)
+{
+    struct later *l = arg;
+    int r;
+
+    ns_push_attr(l->inode, l->file);
+    r = cache_file_flush(l->file, NULL);
+    if (r < 0) {
+        g_autofree char *path = inode_path(l->inode);
+
+        log_error_errno(r, "%s: what was written after its last close is not in the bucket yet", path);
+    }
+    ns_file_put(l->inode);
+    inode_put(l->inode);
+    g_free(l);
+}
+
+void ns_commit_later(struct fs *fs, struct inode *i, struct cache_file *f)
+{
+    struct later *l;
+    bool wanted;
+
+    mutex_lock(&i->lock);
+    wanted = !i->unlinked && i->users == 1 && cache_file_data_dirty(f) && !cache_file_failed(f);
+    if (wanted)
+        i->users++;
+    mutex_unlock(&i->lock);
+    if (!wanted)
+        return;
+    l = g_new(struct later, 1);
+    *l = (struct later){fs, inode_pin(i), f};
+    workq_push(fs->behind, commit_later, l);
+}
+
+void ns_written(struct inode *i)
+{
+    mutex_lock(&i->lock);
+    i->attr.mtime_ns = i->attr.ctime_ns = clock_real_ns();
+    i->times_set = false;
+    i->changes++;
+    mutex_unlock(&i->lock);
+}
+
+void ns_push_attr(struct inode *i, struct cache_file *f)
+{
+    struct store_headers h;
+    bool explicit;
+
+    if (!cache_file_data_dirty(f))
+        return;
+    mutex_lock(&i->lock);
+    attr_to_headers(&i->attr, &i->headers);
+    store_headers_copy(&h, &i->headers);
+    explicit = i->times_set;
+    mutex_unlock(&i->lock);
+    if (explicit)
+        cache_file_set_headers(f, &h);
+    else
+        cache_file_suggest_headers(f, &h);
+    store_headers_clear(&h);
+}
+
+void ns_committed(void *owner, const struct store_object *now, bool same_content)
+{
+    struct inode *i = owner;
+    g_autofree char *bucket = NULL, *key = NULL, *name = NULL, *old_etag = NULL;
+    _cleanup_inode_ struct inode *parent = NULL;
+    struct fs *fs;
+
+    if (!i)
+        return; /* a copy that has no inode */
+    fs = inode_fs(i);
+
+    mutex_lock(&i->lock);
+    struct attr newer = i->attr;
+    old_etag = g_strdup(i->etag);
+    bool pending = i->file && cache_file_dirty(i->file);
+
+    ns_take_object_locked(fs, i, now, clock_mono_ns());
+    if (pending) /* attributes set since the seal wait for the next commit */
+        i->attr = newer;
+    else
+        i->times_set = false;
+    i->changes++;
+    mutex_unlock(&i->lock);
+    if (inode_key(i, &bucket, &key) == 0 && bucket) {
+        if (same_content && old_etag)
+            (void)catalog_version_moved(fs->catalog, bucket, key, old_etag, now->etag);
+        (void)catalog_attrs_put(fs->catalog, bucket, key, now);
+    }
+    if (inode_parent(i, &parent, &name))
+        ns_note(parent, name, i);
+    video_written(fs, i);
+}
