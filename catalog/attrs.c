@@ -1,13 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * attrs: what a HEAD told about the newest known version of each object. A cache: writes gather in
+ * attrs: what a HEAD told about the newest known state of each object. A cache: writes gather in
  * memory and go to the database a few hundred at a time, or with the next other write, so that a
  * listing of a big directory costs no transaction per object.
+ *
+ * A state is known by ETag and date: other headers on the same bytes keep the ETag. A row whose date
+ * cannot vouch for it (store_object.settled) has date 0 and answers nothing; it still tells a query
+ * which version is the newest.
  *
  * Threads: any. Locks: pend_lock (leaf) for the two sets; the flushing set is filled and emptied
  * under writer.lock. Invariant: an entry is in `pending`, then in `flushing`, then in the database,
  * so a reader that asks in this order misses none.
  */
+#include "base/clock.h"
 #include "catalog/db.h"
 #include <assert.h>
 #include <errno.h>
@@ -46,15 +51,29 @@ GHashTable *pending_new(void)
     return g_hash_table_new_full(pending_hash, pending_equal, pending_free, NULL);
 }
 
+/* HEAD gives whole seconds, LIST may give parts of them. 0 is no date. */
+static bool same_date(int64_t a, int64_t b)
+{
+    const int64_t sec = (int64_t)NSEC_PER_SEC;
+    if (a <= 0 || b <= 0)
+        return false;
+    return a == b || (a / sec == b / sec && (a % sec == 0 || b % sec == 0));
+}
+
+static int64_t row_date(const struct store_object *o)
+{
+    return o->settled ? o->mtime_ns : 0;
+}
+
 static bool pending_get(struct catalog *c, const char *bucket, const char *key, const char *etag,
-                        struct store_object *ret, bool *ret_other)
+                        int64_t mtime_ns, struct store_object *ret, bool *ret_other)
 {
     const struct pending probe = {.bucket = bucket, .key = key};
     mutex_lock(&c->pend_lock);
     const struct pending *e = g_hash_table_lookup(c->pending, &probe);
     if (!e && c->flushing)
         e = g_hash_table_lookup(c->flushing, &probe);
-    bool found = e && strcmp(e->object.etag, etag) == 0;
+    bool found = e && strcmp(e->object.etag, etag) == 0 && same_date(row_date(&e->object), mtime_ns);
     *ret_other = e && !found;
     if (found)
         store_object_copy(ret, &e->object);
@@ -114,7 +133,7 @@ static int attrs_write(struct catalog *c, const struct pending *e)
     sqlite3_bind_int64(st, 1, file);
     bind_text(st, 2, o->etag);
     sqlite3_bind_int64(st, 3, (int64_t)o->size);
-    sqlite3_bind_int64(st, 4, o->mtime_ns);
+    sqlite3_bind_int64(st, 4, row_date(o));
     bind_text(st, 5, o->storage_class);
     bind_text(st, 6, o->version_id);
     bind_text(st, 7, h->content_type);
@@ -178,6 +197,7 @@ static int attrs_from_row(sqlite3_stmt *st, struct store_object *ret)
         .etag = column_dup(st, 0),
         .size = (uint64_t)sqlite3_column_int64(st, 1),
         .mtime_ns = sqlite3_column_int64(st, 2),
+        .settled = true,
         .storage_class = column_dup(st, 3),
         .version_id = column_dup(st, 4),
         .headers = {.content_type = column_dup(st, 5),
@@ -195,10 +215,10 @@ static int attrs_from_row(sqlite3_stmt *st, struct store_object *ret)
 }
 
 int catalog_attrs_get(struct catalog *c, const char *bucket, const char *key, const char *etag,
-                      struct store_object *ret)
+                      int64_t mtime_ns, struct store_object *ret)
 {
     bool other;
-    if (pending_get(c, bucket, key, etag, ret, &other))
+    if (pending_get(c, bucket, key, etag, mtime_ns, ret, &other))
         return 0;
     if (other)
         return -ENOENT;
@@ -219,7 +239,7 @@ int catalog_attrs_get(struct catalog *c, const char *bucket, const char *key, co
     if (r == 0)
         r = -ENOENT;
     else if (r > 0)
-        r = attrs_from_row(st, ret);
+        r = same_date(sqlite3_column_int64(st, 2), mtime_ns) ? attrs_from_row(st, ret) : -ENOENT;
     conn_release(&c->reader, st);
     return catalog_check(c, r);
 }

@@ -42,6 +42,8 @@ static const char *const migrations[] = {
     "  frame_rate REAL, rotation INTEGER, audio_codec TEXT, creation_time TEXT);",
     /* A query walks the media, not every file that was ever probed. */
     "CREATE INDEX videos_media ON videos(file) WHERE is_media = 1;",
+    /* Rows were taken by their ETag alone: their dates vouch for nothing. */
+    "UPDATE attrs SET mtime_ns = 0;",
 };
 
 int catalog_check(struct catalog *c, int r)

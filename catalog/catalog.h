@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * catalog: a SQLite database of what the bucket does not tell cheaply: attributes of object versions,
+ * catalog: a SQLite database of what the bucket does not tell cheaply: attributes of objects,
  * the users' own extended attributes, and facts of videos. One per endpoint; the rows carry the bucket.
  * Everything here is addressed by bucket and key; facts of content also by ETag. Attributes and
  * facts are a cache (may be dropped and learnt again); UUIDs and users' xattrs are data.
@@ -20,9 +20,12 @@ struct catalog;
 int catalog_open(const char *path, bool read_only, struct catalog **ret);
 void catalog_close(struct catalog *c); /* NULL is fine */
 
-/* ---- attributes per object version (headers, size, mtime) ---- */
-int catalog_attrs_get(struct catalog *c, const char *bucket, const char *key, const char *etag, struct store_object *ret); /* -ENOENT when unknown */
-int catalog_attrs_put(struct catalog *c, const char *bucket, const char *key, const struct store_object *o); /* replaces what is known of older versions; not synced: a cache */
+/* ---- attributes per object state (headers, size, mtime) ---- */
+/* What is known of the state that ETag and date (of a listing; to the second where either has no more) tell. -ENOENT when unknown, and always
+ * when the date is 0. The ETag alone does not do: other headers on the same bytes keep it. */
+int catalog_attrs_get(struct catalog *c, const char *bucket, const char *key, const char *etag, int64_t mtime_ns, struct store_object *ret);
+/* Replaces what is known of older states; not synced: a cache. One that is not settled is noted, but no get ever returns it. */
+int catalog_attrs_put(struct catalog *c, const char *bucket, const char *key, const struct store_object *o);
 
 /* ---- names ---- */
 /* Object bucket/key, or with tree everything below the prefix key (which ends in "/"), is now called to_bucket/to_key.

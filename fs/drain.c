@@ -67,7 +67,7 @@ static void commit(void *arg)
     struct drain *d = it->drain;
     int r;
 
-    ns_push_attr(it->inode, it->file);
+    ns_push_attr(inode_fs(it->inode), it->inode, it->file, NULL);
     r = cache_file_flush(it->file, NULL);
     if (r < 0) {
         mutex_lock(&d->lock);

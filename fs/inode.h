@@ -45,6 +45,7 @@ struct inode {
     bool unlinked;                /* its name was removed by us */
     bool moving;                  /* is being renamed: what the bucket says of either name is no news until that is over */
     bool has_marker;              /* directories: the object "key/" is known to exist */
+    unsigned own;                 /* files, ATTR_*: set here and not committed yet; a new look at the bucket leaves them alone */
     bool times_set;               /* mtime was set explicitly since the last commit: not the time of the last write */
     char *target;                 /* symlinks, once read; set once */
     struct cache_file *file;      /* NULL: nothing open, nothing dirty; holds a pin */

@@ -31,7 +31,7 @@ struct listing *listing_ref(struct listing *l);
 void listing_unref(struct listing *l); /* NULL is fine */
 uint64_t listing_time_ns(const struct listing *l); /* mono: when its first request was sent */
 
-/* Our own change. etag NULL with is_dir false: created, not yet committed. */
+/* Our own change. etag NULL with is_dir false: created, not yet committed. mtime_ns: the object's, by the server's clock; 0 = not known. */
 void listing_put(struct listing *l, const char *name, bool is_dir, const char *etag, uint64_t size, int64_t mtime_ns);
 void listing_remove(struct listing *l, const char *name);
 /* A copy of the entry (listing_entry_free), or NULL. */

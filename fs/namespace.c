@@ -5,8 +5,11 @@
  *
  * What is true of a name, in this order: an inode with uncommitted changes of ours; an inode whose
  * attributes are younger than attr_ttl; the directory's listing while younger than dir_ttl, with the
- * catalog's attributes of the version it names; the bucket. A reply of the bucket that was asked for
- * before a change of ours (inode.changes) is not news and is dropped.
+ * catalog's attributes of the state (ETag and date) it names; the bucket. A reply of the bucket that
+ * was asked for before a change of ours (inode.changes) is not news and is dropped.
+ *
+ * Other bytes are another version, and another inode. Other headers on the same bytes (the ETag stays)
+ * are new attributes of the same inode, and the kernel keeps its pages.
  */
 #include <errno.h>
 #include <limits.h>
@@ -42,7 +45,7 @@ static bool is_local_locked(struct inode *i)
 
 /* ---- asking the bucket ---- */
 
-static int head(struct fs *fs, const char *bucket, const char *key, struct cancel *cancel, struct store_object *ret)
+int ns_head(struct fs *fs, const char *bucket, const char *key, struct cancel *cancel, struct store_object *ret)
 {
     _cleanup_request_ struct store_request q = {.verb = STORE_HEAD, .prio = STORE_PRIO_META, .bucket = bucket, .key = key};
     int r = store_run(fs->store, &q, cancel);
@@ -87,17 +90,16 @@ static int find_listed(struct fs *fs, struct listing *l, const char *name, const
     if (!e)
         return -ENOENT;
     f->is_dir = e->is_dir;
-    if (e->is_dir) {
-        r = head(fs, bucket, dir_key, cancel, &f->object);
-        f->has_object = r == 0;
-        if (r == -ENOENT)
-            r = 0; /* a directory by its prefix alone */
-    } else if (!e->etag) {
+    if (!e->is_dir && !e->etag) {
         r = -EAGAIN; /* was ours and uncommitted; ask */
+    } else if (!e->is_dir && catalog_attrs_get(fs->catalog, bucket, key, e->etag, e->mtime_ns, &f->object) == 0) {
+        f->has_object = true;
     } else {
-        if (catalog_attrs_get(fs->catalog, bucket, key, e->etag, &f->object) < 0)
-            r = head(fs, bucket, key, cancel, &f->object);
+        f->time_ns = clock_mono_ns();
+        r = ns_head(fs, bucket, e->is_dir ? dir_key : key, cancel, &f->object);
         f->has_object = r == 0;
+        if (r == -ENOENT && e->is_dir)
+            r = 0; /* a directory by its prefix alone */
     }
     listing_entry_free(e);
     return r;
@@ -120,8 +122,8 @@ static int find_asked(struct fs *fs, const char *bucket, const char *key, const 
 
         f->is_dir = true;
         if (!strcmp(e->key, dir_key)) {
-            if (catalog_attrs_get(fs->catalog, bucket, dir_key, e->etag ? e->etag : "", &f->object) < 0)
-                r = head(fs, bucket, dir_key, cancel, &f->object);
+            if (catalog_attrs_get(fs->catalog, bucket, dir_key, e->etag ? e->etag : "", e->mtime_ns, &f->object) < 0)
+                r = ns_head(fs, bucket, dir_key, cancel, &f->object);
             f->has_object = r == 0;
             if (r == -ENOENT)
                 r = 0;
@@ -167,7 +169,7 @@ static int find(struct fs *fs, struct inode *dir, const char *name, struct cance
     r = inode_child_key(dir, name, true, &bucket2, &dir_key);
     if (r == -ENAMETOOLONG) { /* at the limit, a file's key may fit where a directory's does not */
         r = inode_child_key(dir, name, false, &bucket, &key);
-        return r < 0 ? r : head(fs, bucket, key, cancel, &f->object) < 0 ? -ENOENT : (f->has_object = true, 0);
+        return r < 0 ? r : ns_head(fs, bucket, key, cancel, &f->object) < 0 ? -ENOENT : (f->has_object = true, 0);
     }
     if (r < 0)
         return r;
@@ -190,13 +192,18 @@ static int find(struct fs *fs, struct inode *dir, const char *name, struct cance
 
 /* ---- inodes from what was found ---- */
 
-static struct inode *adopt_dir(struct fs *fs, struct inode *dir, const char *name, struct inode *child, const struct found *f)
+static struct inode *adopt_dir(struct fs *fs, struct inode *dir, const char *name, struct inode *child, uint64_t changes,
+                               const struct found *f)
 {
     struct inode *i = child && child->is_dir ? inode_pin(child) : inode_add(dir, name, true);
 
     mutex_lock(&i->lock);
+    if (i == child && i->changes != changes) {
+        mutex_unlock(&i->lock);
+        return i;
+    }
     if (f->has_object)
-        ns_take_object_locked(fs, i, &f->object, f->time_ns);
+        (void)ns_take_object_locked(fs, i, &f->object, f->time_ns);
     else if (!i->attr.mode)
         attr_default(&i->attr, true, clock_real_ns(), &fs->defaults);
     i->fresh_ns = f->time_ns;
@@ -212,9 +219,9 @@ static struct inode *adopt_file(struct fs *fs, struct inode *dir, const char *na
     if (child && !child->is_dir) {
         mutex_lock(&child->lock);
         if (is_local_locked(child) || child->changes != changes ||
-            (child->etag && !strcmp(child->etag, f->object.etag ? f->object.etag : ""))) {
+            ns_same_version_locked(fs, child, &f->object)) {
             if (!is_local_locked(child) && child->changes == changes)
-                ns_take_object_locked(fs, child, &f->object, f->time_ns);
+                (void)ns_take_object_locked(fs, child, &f->object, f->time_ns);
             mutex_unlock(&child->lock);
             return inode_pin(child);
         }
@@ -222,7 +229,7 @@ static struct inode *adopt_file(struct fs *fs, struct inode *dir, const char *na
     }
     i = inode_add(dir, name, false); /* a foreign version: a new nodeid; the old one is detached */
     mutex_lock(&i->lock);
-    ns_take_object_locked(fs, i, &f->object, f->time_ns);
+    (void)ns_take_object_locked(fs, i, &f->object, f->time_ns);
     mutex_unlock(&i->lock);
     return i;
 }
@@ -261,7 +268,7 @@ static int lookup(struct fs *fs, struct inode *dir, const char *name, struct can
     }
     r = find(fs, dir, name, cancel, &f);
     if (r == 0)
-        *ret = f.is_dir ? adopt_dir(fs, dir, name, child, &f) : adopt_file(fs, dir, name, child, changes, &f);
+        *ret = f.is_dir ? adopt_dir(fs, dir, name, child, changes, &f) : adopt_file(fs, dir, name, child, changes, &f);
     else if (r == -ENOENT && child) {
         bool local;
 
@@ -312,15 +319,15 @@ int ns_refresh(struct fs *fs, struct inode *i, struct cancel *cancel)
         return r;
     if (!bucket || !*key)
         return 0; /* a bucket has no attributes of its own */
-    r = head(fs, bucket, key, cancel, &o);
+    r = ns_head(fs, bucket, key, cancel, &o);
     if (r == -ENOENT && i->is_dir)
         r = 0;
     mutex_lock(&i->lock);
     if (i->changes != changes || is_local_locked(i)) {
         r = r == -EINTR ? r : 0;
-    } else if (r == 0 && (i->is_dir || (i->etag && o.etag && !strcmp(i->etag, o.etag)))) {
+    } else if (r == 0 && (i->is_dir || ns_same_version_locked(fs, i, &o))) {
         if (o.etag)
-            ns_take_object_locked(fs, i, &o, now);
+            (void)ns_take_object_locked(fs, i, &o, now);
         i->fresh_ns = now;
     } else if (r == 0 || r == -ENOENT) {
         r = -ESTALE; /* another version, or none: this inode's time is over */
@@ -396,7 +403,7 @@ int ns_entry(struct fs *fs, struct inode *dir, const struct listing_entry *e, ui
         return 0;
     }
     if (e->is_dir || !e->etag || !fresh(time_ns, fs->config->dir_ttl_ns) || inode_child_key(dir, e->name, false, &bucket, &key) < 0 ||
-        catalog_attrs_get(fs->catalog, bucket, key, e->etag, &f.object) < 0)
+        catalog_attrs_get(fs->catalog, bucket, key, e->etag, e->mtime_ns, &f.object) < 0)
         return -ENOENT;
     *ret = adopt_file(fs, dir, e->name, child, changes, &f);
     store_object_clear(&f.object);
@@ -424,7 +431,7 @@ void ns_note(struct inode *dir, const char *name, struct inode *child)
     if (!l)
         return;
     if (child)
-        listing_put(l, name, is_dir, etag, a.size, a.mtime_ns);
+        listing_put(l, name, is_dir, etag, a.size, 0);
     else
         listing_remove(l, name);
     listing_unref(l);

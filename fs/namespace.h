@@ -56,8 +56,9 @@ void ns_discard(struct inode *i);
 void ns_commit_later(struct fs *fs, struct inode *i, struct cache_file *f);
 /* The file's data were written: sets mtime and ctime to now. */
 void ns_written(struct inode *i);
-/* Before a flush: what the inode's attributes say becomes part of the commit of written data. */
-void ns_push_attr(struct inode *i, struct cache_file *f);
+/* Before a flush: what the inode's attributes say becomes part of the commit of written data. Asks for the object's headers first where those
+ * we know are older than attr_ttl. */
+void ns_push_attr(struct fs *fs, struct inode *i, struct cache_file *f, struct cancel *cancel);
 /* A commit of ours made `now` this inode's version: cache_params.committed. owner is the inode. */
 void ns_committed(void *owner, const struct store_object *now, bool same_content);
 

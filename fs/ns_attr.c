@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * ns_attr: an inode's attributes: taken from what the bucket says, and set here.
+ *
+ * They are headers of the object, and an ETag is of the bytes: they change without it, and no condition
+ * that S3 has can see that. So what is written starts from headers that are younger than attr_ttl, with
+ * what was set here (inode.own) on top. What another client changes after that look is overwritten.
  */
 #include <errno.h>
 #include <string.h>
@@ -20,15 +24,50 @@ void ns_attr(struct inode *i, struct attr *ret)
 
 /* ---- taken ---- */
 
-void ns_take_object_locked(struct fs *fs, struct inode *i, const struct store_object *o, uint64_t time_ns)
+bool ns_same_version_locked(struct fs *fs, struct inode *i, const struct store_object *o)
+{
+    struct attr a;
+
+    if (!i->etag || !o->etag || strcmp(i->etag, o->etag) != 0)
+        return false;
+    attr_from_object(&a, o, i->is_dir, &fs->defaults);
+    return ((a.mode ^ i->attr.mode) & S_IFMT) == 0; /* the kernel lets no inode become of another type */
+}
+
+static void keep_own(struct attr *a, const struct attr *was, unsigned own)
+{
+    if (own & ATTR_MODE)
+        a->mode = (a->mode & S_IFMT) | (was->mode & 07777);
+    if (own & ATTR_UID)
+        a->uid = was->uid;
+    if (own & ATTR_GID)
+        a->gid = was->gid;
+    if (own & ATTR_MTIME)
+        a->mtime_ns = was->mtime_ns;
+    if (own & ATTR_ATIME)
+        a->atime_ns = was->atime_ns;
+    if (own)
+        a->ctime_ns = was->ctime_ns;
+}
+
+/* A directory's entries changed since its marker was written: only we know. Unless its time was set by someone else since. */
+static void keep_dir_times(struct attr *a, const struct attr *was, const struct store_headers *had, const struct store_headers *h)
+{
+    if (was->mtime_ns <= a->mtime_ns || g_strcmp0(store_headers_get_meta(had, "mtime"), store_headers_get_meta(h, "mtime")) != 0)
+        return;
+    a->mtime_ns = was->mtime_ns;
+    a->ctime_ns = was->ctime_ns;
+}
+
+bool ns_take_object_locked(struct fs *fs, struct inode *i, const struct store_object *o, uint64_t time_ns)
 {
     struct attr was = i->attr;
 
     attr_from_object(&i->attr, o, i->is_dir, &fs->defaults);
-    if (i->is_dir && !g_strcmp0(i->etag, o->etag) && was.mtime_ns > i->attr.mtime_ns) {
-        i->attr.mtime_ns = was.mtime_ns; /* entries changed since: only we know */
-        i->attr.ctime_ns = was.ctime_ns;
-    }
+    if (!i->is_dir)
+        keep_own(&i->attr, &was, i->own);
+    else if (!g_strcmp0(i->etag, o->etag))
+        keep_dir_times(&i->attr, &was, &i->headers, &o->headers);
     g_free(i->etag);
     i->etag = g_strdup(o->etag);
     g_free(i->storage_class);
@@ -39,16 +78,15 @@ void ns_take_object_locked(struct fs *fs, struct inode *i, const struct store_ob
     i->fresh_ns = time_ns;
     if (i->is_dir)
         i->has_marker = true;
+    return i->file && cache_file_renew_headers(i->file, o);
 }
 
 /* ---- set ---- */
 
-void ns_headers_of(struct inode *i, struct store_headers *ret)
+void ns_headers_of_locked(struct inode *i, struct store_headers *ret)
 {
-    mutex_lock(&i->lock);
     attr_to_headers(&i->attr, &i->headers);
     store_headers_copy(ret, &i->headers);
-    mutex_unlock(&i->lock);
 }
 
 static void apply(struct inode *i, const struct attr *a, unsigned mask)
@@ -67,6 +105,8 @@ static void apply(struct inode *i, const struct attr *a, unsigned mask)
     } else if (mask & ATTR_SIZE) {
         i->attr.mtime_ns = clock_real_ns();
     }
+    if (!i->is_dir)
+        i->own |= mask | (mask & ATTR_SIZE ? ATTR_MTIME : 0);
     i->attr.ctime_ns = clock_real_ns();
     i->changes++;
 }
@@ -75,6 +115,7 @@ static int set_file_attr(struct fs *fs, struct inode *i, const struct attr *a, u
 {
     _cleanup_headers_ struct store_headers h = {0};
     struct attr old;
+    unsigned old_own;
     struct cache_file *f;
     bool pending;
     int r = ns_file_get(fs, i, &f);
@@ -87,9 +128,10 @@ static int set_file_attr(struct fs *fs, struct inode *i, const struct attr *a, u
     if (r == 0) {
         mutex_lock(&i->lock);
         old = i->attr;
+        old_own = i->own;
         apply(i, a, mask);
+        ns_headers_of_locked(i, &h);
         mutex_unlock(&i->lock);
-        ns_headers_of(i, &h);
         cache_file_set_headers(f, &h);
         if (!(through_handle && (mask & ATTR_SIZE)) && !pending)
             r = cache_file_flush(f, cancel);
@@ -97,9 +139,10 @@ static int set_file_attr(struct fs *fs, struct inode *i, const struct attr *a, u
             mutex_lock(&i->lock);
             apply(i, &old, mask);
             i->attr.ctime_ns = old.ctime_ns;
-            mutex_unlock(&i->lock);
+            i->own = old_own;
             store_headers_clear(&h);
-            ns_headers_of(i, &h);
+            ns_headers_of_locked(i, &h);
+            mutex_unlock(&i->lock);
             cache_file_set_headers(f, &h);
         }
     }

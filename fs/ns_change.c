@@ -169,14 +169,14 @@ int ns_put_marker(struct fs *fs, struct inode *dir, bool exclusive, struct cance
         return r;
     if (!bucket || !*key)
         return 0; /* a bucket needs no marker, and has none */
-    ns_headers_of(dir, &h);
-    g_free(h.content_type);
-    h.content_type = g_strdup(ATTR_DIR_TYPE);
     mutex_lock(&dir->lock);
+    ns_headers_of_locked(dir, &h);
     there = dir->has_marker && !exclusive;
     class = g_strdup(dir->storage_class);
     untagged_ns = dir->untagged_ns;
     mutex_unlock(&dir->lock);
+    if (!h.content_type) /* a marker that another client made keeps its own */
+        h.content_type = g_strdup(ATTR_DIR_TYPE);
     r = there ? tags_kept(fs, bucket, key, untagged_ns, cancel, &tags) : 0;
     if (r == 0)
         r = ns_put_small(fs, bucket, key, "", &h, class, tags, exclusive, cancel, &o);

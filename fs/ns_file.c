@@ -92,7 +92,7 @@ static void commit_later(void *arg)
     struct later *l = arg;
     int r;
 
-    ns_push_attr(l->inode, l->file);
+    ns_push_attr(l->fs, l->inode, l->file, NULL);
     r = cache_file_flush(l->file, NULL);
     if (r < 0) {
         g_autofree char *path = inode_path(l->inode);
@@ -126,21 +126,44 @@ void ns_written(struct inode *i)
     mutex_lock(&i->lock);
     i->attr.mtime_ns = i->attr.ctime_ns = clock_real_ns();
     i->times_set = false;
+    i->own |= ATTR_MTIME;
     i->changes++;
     mutex_unlock(&i->lock);
 }
 
-void ns_push_attr(struct inode *i, struct cache_file *f)
+/* What others made of the object's headers since we looked goes below what was set here. That it cannot be had keeps no data from their
+ * commit. True when there was anything. */
+static bool renew(struct fs *fs, struct inode *i, struct cancel *cancel)
+{
+    g_autofree char *bucket = NULL, *key = NULL;
+    _cleanup_object_ struct store_object o = {0};
+    uint64_t seen, now = clock_mono_ns();
+    bool wanted, others = false;
+
+    mutex_lock(&i->lock);
+    seen = i->fresh_ns;
+    wanted = i->etag && *i->etag && !i->unlinked && (!seen || now - seen >= fs->config->attr_ttl_ns);
+    mutex_unlock(&i->lock);
+    if (!wanted || inode_key(i, &bucket, &key) < 0 || ns_head(fs, bucket, key, cancel, &o) < 0)
+        return false;
+    mutex_lock(&i->lock);
+    if (i->fresh_ns == seen && ns_same_version_locked(fs, i, &o)) /* else a look or a commit of ours came in between */
+        others = ns_take_object_locked(fs, i, &o, now);
+    mutex_unlock(&i->lock);
+    return others;
+}
+
+void ns_push_attr(struct fs *fs, struct inode *i, struct cache_file *f, struct cancel *cancel)
 {
     struct store_headers h;
-    bool explicit;
+    bool others, explicit;
 
-    if (!cache_file_data_dirty(f))
+    others = cache_file_dirty(f) && renew(fs, i, cancel);
+    if (!cache_file_data_dirty(f) && !others)
         return;
     mutex_lock(&i->lock);
-    attr_to_headers(&i->attr, &i->headers);
-    store_headers_copy(&h, &i->headers);
-    explicit = i->times_set;
+    ns_headers_of_locked(i, &h);
+    explicit = i->times_set || others;
     mutex_unlock(&i->lock);
     if (explicit)
         cache_file_set_headers(f, &h);
@@ -161,15 +184,12 @@ void ns_committed(void *owner, const struct store_object *now, bool same_content
     fs = inode_fs(i);
 
     mutex_lock(&i->lock);
-    struct attr newer = i->attr;
     old_etag = g_strdup(i->etag);
-    bool pending = i->file && cache_file_dirty(i->file);
-
-    ns_take_object_locked(fs, i, now, clock_mono_ns());
-    if (pending) /* attributes set since the seal wait for the next commit */
-        i->attr = newer;
-    else
+    if (!i->file || !cache_file_dirty(i->file)) { /* else attributes set since the seal wait for the next commit */
         i->times_set = false;
+        i->own = 0;
+    }
+    (void)ns_take_object_locked(fs, i, now, clock_mono_ns());
     i->changes++;
     mutex_unlock(&i->lock);
     if (inode_key(i, &bucket, &key) == 0 && bucket) {

@@ -5,10 +5,15 @@
 #pragma once
 #include "fs/namespace.h"
 
-/* o, as the bucket had it at time_ns (mono), is what i is now. */
-void ns_take_object_locked(struct fs *fs, struct inode *i, const struct store_object *o, uint64_t time_ns);
+/* Asks for the object, and lets the catalog know. 0 or the store's -errno. */
+int ns_head(struct fs *fs, const char *bucket, const char *key, struct cancel *cancel, struct store_object *ret);
+/* Whether o is the version that i stands for, whatever became of its headers: the same bytes, of a file of the same type. */
+bool ns_same_version_locked(struct fs *fs, struct inode *i, const struct store_object *o);
+/* o, as the bucket had it at time_ns (mono), is what i is now; attributes set here and not committed yet stay. True: i has a file, whose
+ * object got other headers since we knew it. */
+bool ns_take_object_locked(struct fs *fs, struct inode *i, const struct store_object *o, uint64_t time_ns);
 /* i's attributes, with what else is known of its headers. Caller clears. */
-void ns_headers_of(struct inode *i, struct store_headers *ret);
+void ns_headers_of_locked(struct inode *i, struct store_headers *ret);
 /* Writes a small object; *ret is what it is now (caller clears). exclusive: -EEXIST when it is there. */
 int ns_put_small(struct fs *fs, const char *bucket, const char *key, const char *body, const struct store_headers *h,
                  const char *storage_class, GHashTable *tags, bool exclusive, struct cancel *cancel, struct store_object *ret);

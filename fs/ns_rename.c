@@ -57,7 +57,7 @@ static int move_file(struct fs *fs, struct inode *i, struct cache_file *f, struc
 
     if (!cache_file_is_at(f, bucket, key)) /* never delete a name on the word of a file that is of another */
         return log_error_errno(-ESTALE, "rename: s3://%s/%s is not where it was", bucket, key);
-    ns_push_attr(i, f);
+    ns_push_attr(fs, i, f, NULL);
     r = cache_file_retarget(f, to_bucket, to_key, expect, NULL);
     if (r == 0) {
         mutex_lock(&i->lock); /* a commit that retarget has waited for may have made the old name */
@@ -105,6 +105,7 @@ static int rename_file(struct fs *fs, struct inode *i, struct cache_file *f, str
 struct moved {
     char *from, *to, *etag, *new_etag, *storage_class;
     uint64_t size;
+    int64_t mtime_ns; /* by LIST: with the ETag, the state that was copied */
 };
 
 static void moved_free(gpointer p)
@@ -140,6 +141,7 @@ static int list_moves(struct fs *fs, const char *bucket, const char *prefix, con
             m->etag = g_strdup(e->etag);
             m->size = e->size;
             m->storage_class = g_strdup(e->storage_class);
+            m->mtime_ns = e->mtime_ns;
             g_ptr_array_add(to, m);
             if (strlen(m->to) > STORE_KEY_MAX)
                 return -ENAMETOOLONG;
@@ -274,7 +276,13 @@ static int drop_copies(struct fs *fs, const char *to_bucket, GHashTable *copied,
     return delete_keys(fs, to_bucket, keys);
 }
 
-/* Deletes the old names of what was copied, as far as they still are the versions that were copied. */
+/* Whether an object is what was copied, headers included. */
+static bool same_state(const struct moved *a, const struct moved *b)
+{
+    return !g_strcmp0(a->etag, b->etag) && a->mtime_ns == b->mtime_ns;
+}
+
+/* Deletes the old names of what was copied, as far as they still are what was copied. A marker's date may be that of its entries (versitygw). */
 static int delete_copied(struct fs *fs, const char *bucket, const char *prefix, const char *to_prefix, GHashTable *copied)
 {
     g_autoptr(GPtrArray) there = g_ptr_array_new_with_free_func(moved_free), keys = g_ptr_array_new();
@@ -286,7 +294,7 @@ static int delete_copied(struct fs *fs, const char *bucket, const char *prefix, 
     for (guint n = 0; n < there->len; n++) {
         struct moved *m = there->pdata[n], *c = g_hash_table_lookup(copied, m->from);
 
-        if (c && !g_strcmp0(c->etag, m->etag))
+        if (c && (same_state(c, m) || (g_str_has_suffix(m->from, "/") && !g_strcmp0(c->etag, m->etag))))
             g_ptr_array_add(keys, m->from);
         else
             left = true;
@@ -296,7 +304,7 @@ static int delete_copied(struct fs *fs, const char *bucket, const char *prefix, 
     return delete_keys(fs, bucket, keys);
 }
 
-static int flush_below(struct inode *dir)
+static int flush_below(struct fs *fs, struct inode *dir)
 {
     g_autoptr(GPtrArray) below = inode_children(dir, true);
     int r = 0;
@@ -310,7 +318,7 @@ static int flush_below(struct inode *dir)
             f = cache_file_ref(i->file);
         mutex_unlock(&i->lock);
         if (f && cache_file_dirty(f)) {
-            ns_push_attr(i, f);
+            ns_push_attr(fs, i, f, NULL);
             r = cache_file_flush(f, NULL);
         }
         if (f)
@@ -397,7 +405,7 @@ static int copy_passes(struct fs *fs, const char *bucket, const char *key, const
             struct moved *m = there->pdata[n], *c = g_hash_table_lookup(copied, m->from);
 
             g_hash_table_add(listed, m->from);
-            if (!c || g_strcmp0(c->etag, m->etag) != 0)
+            if (!c || !same_state(c, m))
                 g_ptr_array_add(todo, m);
         }
         r = drop_copies(fs, to_bucket, copied, listed, NULL);
@@ -433,7 +441,7 @@ static int rename_dir(struct fs *fs, struct inode *i, struct inode *dir, struct 
     if (r == 0)
         r = ns_check_empty(fs, over, to_bucket, to_key, NULL);
     if (r == 0)
-        r = flush_below(i);
+        r = flush_below(fs, i);
     if (r < 0)
         return r;
     r = copy_passes(fs, bucket, key, to_bucket, to_key, copied);

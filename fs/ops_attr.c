@@ -76,8 +76,10 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, str
     if (!i)
         return;
     mask = wanted(st, to_set, &a);
-    if (!fi)
+    if (!fi || !(mask & ATTR_SIZE)) /* what is set goes on top of what the bucket has */
         r = ns_refresh(c.fs, i, c.cancel);
+    if (r == -ESTALE && fi)
+        r = 0;
     if (r == 0 && mask)
         r = ns_set_attr(c.fs, i, &a, mask, fi != NULL, c.cancel);
     if (r < 0)

@@ -311,9 +311,13 @@ static void flush_end(struct opened *o)
 
 static void flush(fuse_req_t req, struct handle *h)
 {
-    struct parked *p = parked_new(req, h);
+    struct parked *p;
+    struct call c;
 
-    ns_push_attr(h->inode, h->file);
+    call_begin(&c, req);
+    ns_push_attr(c.fs, h->inode, h->file, c.cancel); /* may ask the bucket */
+    call_end(&c);
+    p = parked_new(req, h);
     p->opened.end = flush_end;
     p->interrupt = (struct interrupt){.req = req, .give_up = flush_give_up, .ctx = p};
     p->wait = (struct cache_wait){.done = flush_done, .ctx = p};

@@ -34,7 +34,7 @@ void call_begin(struct call *c, fuse_req_t req)
     fuse_req_interrupt_func(req, interrupted, c);
 }
 
-static void call_end(struct call *c)
+void call_end(struct call *c)
 {
     fuse_req_interrupt_func(c->req, NULL, NULL);
     interrupt_forget(c->fs->interrupts, &c->interrupt);

@@ -20,6 +20,7 @@ struct call {
 };
 
 void call_begin(struct call *c, fuse_req_t req);
+void call_end(struct call *c); /* without a reply: someone else will give it */
 
 /* What the caller sees of an internal -errno: 0, or a positive errno that system calls return. */
 int reply_errno(int r);

@@ -138,9 +138,11 @@ static inline void expect(struct fix *f, const char *bucket, const char *key, co
 
 /* ---- an object ---- */
 
+#define MTIME 1234567890123456789
+
 static inline struct store_object object_make(const char *etag, uint64_t size)
 {
-    struct store_object o = {.etag = g_strdup(etag), .size = size, .mtime_ns = 1234567890123456789};
+    struct store_object o = {.etag = g_strdup(etag), .size = size, .mtime_ns = MTIME, .settled = true};
     o.headers.content_type = g_strdup("video/mp4");
     store_headers_set_meta(&o.headers, "mode", "33188");
     store_headers_set_meta(&o.headers, "odd", "");
@@ -151,10 +153,11 @@ static inline struct store_object object_make(const char *etag, uint64_t size)
 static inline void check_object(struct fix *f, const char *key, const char *etag)
 {
     _cleanup_object_ struct store_object got = {0};
-    g_assert_cmpint(catalog_attrs_get(f->c, "b", key, etag, &got), ==, 0);
+    g_assert_cmpint(catalog_attrs_get(f->c, "b", key, etag, MTIME, &got), ==, 0);
     g_assert_cmpstr(got.etag, ==, etag);
     g_assert_cmpuint(got.size, ==, 77);
-    g_assert_cmpint(got.mtime_ns, ==, 1234567890123456789);
+    g_assert_cmpint(got.mtime_ns, ==, MTIME);
+    g_assert_true(got.settled);
     g_assert_cmpstr(got.headers.content_type, ==, "video/mp4");
     g_assert_null(got.headers.expires);
     g_assert_null(got.storage_class);

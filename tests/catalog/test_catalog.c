@@ -10,26 +10,66 @@
 static void test_attrs(struct fix *f, gconstpointer unused)
 {
     struct store_object none = {0};
-    g_assert_cmpint(catalog_attrs_get(f->c, "b", "k", "e1", &none), ==, -ENOENT);
+    g_assert_cmpint(catalog_attrs_get(f->c, "b", "k", "e1", MTIME, &none), ==, -ENOENT);
     _cleanup_object_ struct store_object a = object_make("e1", 77), b = object_make("e2", 77);
     g_assert_cmpint(catalog_attrs_put(f->c, "b", "k", &a), ==, 0);
     check_object(f, "k", "e1");
     /* A newer version takes its place, in memory … */
     g_assert_cmpint(catalog_attrs_put(f->c, "b", "k", &b), ==, 0);
-    g_assert_cmpint(catalog_attrs_get(f->c, "b", "k", "e1", &none), ==, -ENOENT);
+    g_assert_cmpint(catalog_attrs_get(f->c, "b", "k", "e1", MTIME, &none), ==, -ENOENT);
     check_object(f, "k", "e2");
-    g_assert_cmpint(catalog_attrs_get(f->c, "c", "k", "e2", &none), ==, -ENOENT);
+    g_assert_cmpint(catalog_attrs_get(f->c, "c", "k", "e2", MTIME, &none), ==, -ENOENT);
     /* … and on disk, where closing has brought it. */
     reopen(f);
     check_object(f, "k", "e2");
-    g_assert_cmpint(catalog_attrs_get(f->c, "b", "k", "e1", &none), ==, -ENOENT);
+    g_assert_cmpint(catalog_attrs_get(f->c, "b", "k", "e1", MTIME, &none), ==, -ENOENT);
     g_assert_cmpint(catalog_attrs_put(f->c, "b", "k", &a), ==, 0);
-    g_assert_cmpint(catalog_attrs_get(f->c, "b", "k", "e2", &none), ==, -ENOENT);
+    g_assert_cmpint(catalog_attrs_get(f->c, "b", "k", "e2", MTIME, &none), ==, -ENOENT);
     reopen(f);
     check_object(f, "k", "e1");
 
     struct store_object no_etag = {.size = 1};
     g_assert_cmpint(catalog_attrs_put(f->c, "b", "k", &no_etag), ==, -EINVAL);
+}
+
+static bool known(struct fix *f, int64_t mtime_ns)
+{
+    _cleanup_object_ struct store_object got = {0};
+    return catalog_attrs_get(f->c, "b", "k", "e", mtime_ns, &got) == 0;
+}
+
+/* Other headers on the same bytes: the ETag stays, the date tells. HEAD has whole seconds, LIST may have more. */
+static void test_attrs_date(struct fix *f, gconstpointer unused)
+{
+    const int64_t sec = 1000000000, t = 1234567890 * sec;
+    for (int closed = 0; closed < 2; closed++) {
+        static const int64_t later[] = {0, 250000000, 999999999};
+        _cleanup_object_ struct store_object o = object_make("e", 77);
+        o.mtime_ns = t;
+        g_assert_cmpint(catalog_attrs_put(f->c, "b", "k", &o), ==, 0);
+        if (closed)
+            reopen(f);
+        for (size_t i = 0; i < G_N_ELEMENTS(later); i++)
+            g_assert_true(known(f, t + later[i]));
+        g_assert_false(known(f, t + sec));
+        g_assert_false(known(f, t - 1));
+        g_assert_false(known(f, 0));
+
+        o.mtime_ns = t + 250000000; /* both sides know parts of a second: they must be the same */
+        g_assert_cmpint(catalog_attrs_put(f->c, "b", "k", &o), ==, 0);
+        if (closed)
+            reopen(f);
+        g_assert_true(known(f, t + 250000000));
+        g_assert_true(known(f, t));
+        g_assert_false(known(f, t + 250000001));
+
+        o.settled = false; /* the second is not over, or the date is our own guess */
+        g_assert_cmpint(catalog_attrs_put(f->c, "b", "k", &o), ==, 0);
+        if (closed)
+            reopen(f);
+        g_assert_false(known(f, t + 250000000));
+        g_assert_false(known(f, 0));
+    }
 }
 
 static void test_attrs_many(struct fix *f, gconstpointer unused)
@@ -161,7 +201,7 @@ static void test_rename(struct fix *f, gconstpointer unused)
     expect(f, "b", "doc", "user.b", NULL);
     expect(f, "b", "tmp", "user.a", NULL);
     check_object(f, "doc", "e");
-    g_assert_cmpint(catalog_attrs_get(f->c, "b", "tmp", "e", &none), ==, -ENOENT);
+    g_assert_cmpint(catalog_attrs_get(f->c, "b", "tmp", "e", MTIME, &none), ==, -ENOENT);
     g_assert_cmpint(catalog_video_get(f->c, "b", "doc", "e", &w), ==, 0);
     g_assert_cmpstr(w.uuid, ==, v.uuid);
     g_assert_cmpint(catalog_video_get(f->c, "b", "tmp", "e", &w), ==, -ENOENT);
@@ -229,7 +269,7 @@ static void test_forget(struct fix *f, gconstpointer unused)
     g_assert_cmpint(catalog_forget(f->c, "b", "k"), ==, 0);
     expect(f, "b", "k", "user.a", NULL);
     expect(f, "b", "k2", "user.a", "2");
-    g_assert_cmpint(catalog_attrs_get(f->c, "b", "k", "e", &none), ==, -ENOENT);
+    g_assert_cmpint(catalog_attrs_get(f->c, "b", "k", "e", MTIME, &none), ==, -ENOENT);
     g_assert_cmpint(catalog_video_get(f->c, "b", "k", "e", &w), ==, -ENOENT);
     /* The next file of this name is another one. */
     w.uuid[0] = 0;
@@ -357,6 +397,7 @@ int main(int argc, char **argv)
     disk_install();
 #define ADD(name, fn) g_test_add("/catalog/" name, struct fix, NULL, setup, fn, teardown)
     ADD("attrs", test_attrs);
+    ADD("attrs-date", test_attrs_date);
     ADD("attrs-many", test_attrs_many);
     ADD("xattrs", test_xattrs);
     ADD("rollback", test_rollback);

@@ -30,6 +30,7 @@ static void test_migration(struct fix *f, gconstpointer unused)
         " duration REAL, bit_rate INTEGER, codec TEXT, width INTEGER, height INTEGER,"
         " frame_rate REAL, rotation INTEGER, audio_codec TEXT, creation_time TEXT);"
         "INSERT INTO files VALUES(1, 'b', CAST('k' AS BLOB), 'the-uuid');"
+        "INSERT INTO attrs(file, etag, size, mtime_ns) VALUES(1, 'e', 5, 1234567890123456789);"
         "INSERT INTO xattrs VALUES(1, 'user.a', CAST('kept' AS BLOB));"
         "INSERT INTO videos(file, etag, size, is_media, codec) VALUES(1, 'e', 5, 1, 'vp9');"
         "PRAGMA user_version=1";
@@ -47,6 +48,8 @@ static void test_migration(struct fix *f, gconstpointer unused)
     log_set_level(LOG_INFO);
     reopen(f);
     expect(f, "b", "k", "user.a", "kept");
+    struct store_object got = {0}; /* of a time when ETags alone told */
+    g_assert_cmpint(catalog_attrs_get(f->c, "b", "k", "e", MTIME, &got), ==, -ENOENT);
     struct video v;
     g_assert_cmpint(catalog_video_get(f->c, "b", "k", "e", &v), ==, 0);
     g_assert_cmpstr(v.uuid, ==, "the-uuid");
@@ -128,7 +131,7 @@ static void test_damaged_later(struct fix *f, gconstpointer unused)
     int r = 0;
     for (int i = 0; i < 2000 && r != -EUCLEAN; i++) {
         g_autofree char *key = g_strdup_printf("key-%d", i);
-        r = catalog_attrs_get(f->c, "b", key, "e", &got);
+        r = catalog_attrs_get(f->c, "b", key, "e", MTIME, &got);
         if (r == 0)
             store_object_clear(&got);
     }
@@ -136,7 +139,7 @@ static void test_damaged_later(struct fix *f, gconstpointer unused)
     reopen(f);
     log_set_level(LOG_INFO);
     g_assert_cmpint(count_damaged(f), ==, 1);
-    g_assert_cmpint(catalog_attrs_get(f->c, "b", "key-1", "e", &got), ==, -ENOENT);
+    g_assert_cmpint(catalog_attrs_get(f->c, "b", "key-1", "e", MTIME, &got), ==, -ENOENT);
 }
 
 static void test_read_only(struct fix *f, gconstpointer unused)
@@ -294,7 +297,7 @@ static void hammer_once(struct fix *f, GRand *rand)
         break;
     case 8:
         r = catalog_attrs_put(f->c, "b", key, &o);
-        if (r == 0 && catalog_attrs_get(f->c, "b", key, "e", &o2) == 0)
+        if (r == 0 && catalog_attrs_get(f->c, "b", key, "e", MTIME, &o2) == 0)
             g_assert_cmpuint(o2.size, ==, 77);
         break;
     default:

@@ -14,7 +14,7 @@
 #   make_ca DIR                         DIR/ca.pem, and DIR/certs/{public.crt,private.key} for 127.0.0.1
 #   stop_server PID                     ends a server that was started here
 #
-# On the bucket S3_BUCKET: s3_mb [B], s3_rb [B], s3_put KEY FILE [HEADER…], s3_text KEY TEXT, s3_get KEY (to stdout),
+# On the bucket S3_BUCKET: s3_mb [B], s3_rb [B], s3_put KEY FILE [HEADER…], s3_text KEY TEXT, s3_meta KEY HEADER… (new headers, same bytes), s3_get KEY (to stdout),
 # s3_head KEY, s3_rm KEY, s3_ls [PREFIX] (keys, one a line), s3_sha KEY, s3_exists KEY, s3_etag KEY, s3_buckets.
 
 server_pids=()
@@ -195,9 +195,18 @@ s3_text() { # KEY TEXT
     printf '%s' "$2" >"$T/.s3_text"
     s3_put "$1" "$T/.s3_text"
 }
+# The object copied onto itself with these headers in place of its own.
+s3_meta() { # KEY HEADER…
+    local key=$1 h=()
+    shift
+    while [ $# -gt 0 ]; do h+=(-H "$1"); shift; done
+    s3_curl "$S3_BUCKET/$(s3_encode "$key")" -f -o /dev/null -X PUT -H "x-amz-copy-source: /$S3_BUCKET/$(s3_encode "$key")" \
+        -H "x-amz-metadata-directive: REPLACE" "${h[@]}"
+}
 s3_get() { s3_curl "$S3_BUCKET/$(s3_encode "$1")" -f; }
 s3_sha() { s3_get "$1" | sha; }
 s3_head() { s3_curl "$S3_BUCKET/$(s3_encode "$1")" -f -I | tr -d '\r'; }
+s3_header() { s3_head "$1" | sed -n "s/^$2: *//Ip"; } # KEY NAME
 s3_exists() { s3_head "$1" >/dev/null 2>&1; }
 s3_etag() { s3_head "$1" | sed -n 's/^[Ee][Tt]ag: *"\(.*\)"/\1/p'; }
 s3_rm() { s3_curl "$S3_BUCKET/$(s3_encode "$1")" -f -X DELETE; }

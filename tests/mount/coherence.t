@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Another client changes an object: a handle that is open never mixes versions, a new open gives the new bytes.
+# Another client changes an object: a handle that is open never mixes versions, a new open gives the new bytes. It changes
+# metadata alone, which no ETag shows: they are seen, and what is changed here goes on top of them.
 . "$(dirname "$0")/../lib/tap.sh"
 . "$TOP/tests/lib/servers.sh"
 . "$TOP/tests/lib/mount.sh"
@@ -222,4 +223,123 @@ for i in {1..10}; do
 done
 pass "each sees what the other wrote"
 cmd_ok "umount of the second" "$MLOPSFS_BIN" umount "$T/mnt2"
+
+# ---- the same bytes with other metadata: the ETag stays ----
+
+mnt_again
+"$MLOPSFS_BIN" mount -o "cache_dir=$T/cache2" "$SOURCE" "$T/mnt2"
+ok $? "two mounts again"
+shows() { ls -l "$MNT" && [ "$(stat -c '%a %Y' "$1")" = "$2" ]; } # PATH "MODE MTIME"
+sees() { # NAME PATH "MODE MTIME"
+    if wait_until 20 shows "$2" "$3"; then pass "$1"; else
+        fail "$1"
+        diag "got $(stat -c '%a %Y' "$2"), wanted $3"
+    fi
+}
+y2001=$(date -d 2001-01-01 +%s) y2002=$(date -d 2002-02-02 +%s)
+echo data >"$MNT/m.txt"
+: >"$MNT/empty"
+mkdir "$MNT/md"
+chmod 644 "$MNT/m.txt" "$MNT/empty"
+ls -l "$MNT" >/dev/null
+change() { # MODE DATE: through the second mount
+    wait_until 20 test -e "$T/mnt2/md" -a -e "$T/mnt2/m.txt" -a -e "$T/mnt2/empty"
+    chmod "$1" "$T/mnt2/m.txt" "$T/mnt2/empty" "$T/mnt2/md" && touch -d "$2" "$T/mnt2/m.txt" "$T/mnt2/empty" "$T/mnt2/md"
+}
+cmd_ok "chmod and touch through the second" change 700 2001-01-01
+for i in m.txt empty md; do sees "the first sees those of $i" "$MNT/$i" "700 $y2001"; done
+mnt_again
+for i in m.txt empty md; do sees "so it does after a remount: $i" "$MNT/$i" "700 $y2001"; done
+# With attributes that need not be asked for.
+asks_nothing() {
+    mnt_again && ls -l "$MNT" >"$T/ls" && grep -q empty "$T/ls" && [ "$(mnt_status 'requests HEAD')" = "$heads" ]
+}
+rmdir "$MNT/md"
+rm -f "$MNT"/.??* 2>/dev/null
+heads=''
+if [ "$MLOPSFS_STORE" = minio ]; then # versitygw's dates tell nothing
+    wait_until 30 asks_nothing
+    ok $? "what has not changed for a while costs a listing no HEAD"
+fi
+mkdir "$MNT/md"
+ls -l "$MNT" >/dev/null
+exec {fd}<"$MNT/m.txt"
+ino=$(stat -c %i "$MNT/m.txt")
+cmd_ok "other ones through the second" change 755 2002-02-02
+for i in m.txt empty md; do sees "the first sees them: $i" "$MNT/$i" "755 $y2002"; done
+is "$(stat -L -c '%a %Y %i' "/dev/fd/$fd"):$(cat <&"$fd")" "755 $y2002 $ino:data" "so does a handle, which goes on reading"
+exec {fd}<&-
+cmd_ok "umount of the second, again" "$MLOPSFS_BIN" umount "$T/mnt2"
+
+# Another client's metadata stay when something is changed here.
+headers() { echo "$(s3_header "$1" x-amz-meta-color) $(s3_header "$1" x-amz-meta-team) $(s3_header "$1" content-type)"; }
+paint() { s3_put "$1" "$T/body" "x-amz-meta-color: $2" "x-amz-meta-team: ${3-none}" "Content-Type: ${4-text/plain}"; }
+echo body >"$T/body"
+paint lu.txt blue
+ls -l "$MNT" >/dev/null
+stat "$MNT/lu.txt" >/dev/null
+paint lu.txt red x text/special
+type_is() { stat "$MNT/lu.txt" && [ "$(getfattr --only-values -n user.s3.content_type "$MNT/lu.txt")" = "$1" ]; }
+wait_until 20 type_is text/special
+ok $? "a new content type is seen"
+cmd_ok "chmod" chmod 640 "$MNT/lu.txt"
+is "$(headers lu.txt) $(s3_header lu.txt x-amz-meta-mode)" "red x text/special 33184" "keeps it, and the other client's metadata"
+
+mnt_again attr_ttl=0s dir_ttl=0s
+stat "$MNT/lu.txt" >/dev/null
+ls -l "$MNT" >/dev/null
+paint lu.txt green y
+cmd_ok "chmod at once" chmod 600 "$MNT/lu.txt"
+is "$(headers lu.txt)" "green y text/plain" "is on top of the newest"
+paint lu.txt white z text/other
+cmd_ok "touch" touch -d 2003-03-03 "$MNT/lu.txt"
+is "$(headers lu.txt)" "white z text/other" "so is touch"
+exec {fd}<>"$MNT/lu.txt"
+paint lu.txt black a text/open
+cmd_ok "chmod of an open file" chmod 640 "$MNT/lu.txt"
+is "$(headers lu.txt)" "black a text/open" "so is this"
+s3_meta lu.txt "x-amz-meta-color: pink" "x-amz-meta-team: b" "Content-Type: text/open"
+python3 -c 'import os, sys; os.fchmod(int(sys.argv[1]), 0o604)' "$fd"
+is "$(headers lu.txt) $(s3_header lu.txt x-amz-meta-mode)" "pink b text/open 33156" "and one through the handle"
+exec {fd}<&-
+cat >"$T/dirty.py" <<'PY'
+import os, sys
+f = os.open(sys.argv[1], os.O_RDWR)
+os.write(f, b"ours")
+if len(sys.argv) > 2:
+    os.fchmod(f, 0o606)
+print("dirty", flush=True)
+sys.stdin.readline()
+os.close(f)
+PY
+dirty() { # NAME "COLOR TEAM" MODE [fchmod]: written here, given other metadata there, closed here
+    rm -f "$T/dirty.out"
+    python3 "$T/dirty.py" "$MNT/lu.txt" ${4-} <"$T/go" >"$T/dirty.out" &
+    local pid=$!
+    exec {go}>"$T/go"
+    wait_until 30 grep -q dirty "$T/dirty.out"
+    s3_meta lu.txt "x-amz-meta-color: ${2% *}" "x-amz-meta-team: ${2#* }" "Content-Type: text/dirty" "x-amz-meta-mode: 33152"
+    exec {go}>&-
+    wait $pid
+    is "$?:$(s3_get lu.txt):$(headers lu.txt) $(s3_header lu.txt x-amz-meta-mode)" "0:ours:$2 text/dirty $3" "$1"
+}
+s3_put lu.txt "$T/body"
+dirty "what was written here goes with the metadata that were set there meanwhile" "gray c" 33152
+dirty "but for what was set here" "gold d" 33158 fchmod
+is "$(stat -c %a "$MNT/lu.txt")" 606 "which is seen here"
+paint mv.txt red
+ls -l "$MNT" >/dev/null
+stat "$MNT/mv.txt" >/dev/null
+paint mv.txt green e
+cmd_ok "a rename" mv "$MNT/mv.txt" "$MNT/mv2.txt"
+is "$(headers mv2.txt)" "green e text/plain" "takes the newest along"
+: >"$T/none"
+s3_put mark/ "$T/none" "x-amz-meta-color: red" "x-amz-meta-mode: 16877" "Content-Type: text/marker"
+is "$(stat -c %a "$MNT/mark")" 755 "a marker"
+s3_put mark/ "$T/none" "x-amz-meta-color: blue" "x-amz-meta-mode: 16832" "Content-Type: text/marker"
+is "$(stat -c %a "$MNT/mark")" 700 "with another mode"
+s3_put mark/ "$T/none" "x-amz-meta-color: green" "x-amz-meta-mode: 16832" "Content-Type: text/marker"
+type=$(s3_header mark/ content-type) # versitygw's own
+cmd_ok "chmod of the directory" chmod 750 "$MNT/mark"
+is "$(s3_header mark/ x-amz-meta-color) $(s3_header mark/ content-type) $(s3_header mark/ x-amz-meta-mode)" "green $type 16872" "keeps what the other client wrote"
 done_testing
