@@ -248,6 +248,7 @@ void cli_progress_line(void *progress, const char *text)
 
     if (!p->terminal) {
         cli_print_line(p->out, text);
+        fflush(p->out); /* to whoever reads along */
         return;
     }
     g_autofree char *line = printable(text);

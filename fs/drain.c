@@ -89,7 +89,7 @@ static struct cache_file *take(struct inode *i, bool closed_only)
     struct cache_file *f = NULL;
 
     mutex_lock(&i->lock);
-    if (i->file && !i->unlinked && !(closed_only && i->users) && cache_file_dirty(i->file)) {
+    if (i->file && !i->unlinked && !(closed_only && i->handles) && cache_file_dirty(i->file)) {
         f = i->file;
         i->users++;
     }
@@ -137,7 +137,10 @@ static void progress(struct fs *fs, struct drain *d, FILE *out)
         mutex_unlock(&d->lock);
         cache_get_stats(fs->cache, &st);
         if (out && !ferror(out)) {
-            fprintf(out, "%u file%s, %.1f MiB to go\n", left, left == 1 ? "" : "s", (double)st.uploading / (1 << 20));
+            fprintf(out, "%u file%s", left, left == 1 ? "" : "s");
+            if (st.uploading) /* else it waits for an answer, or for another try */
+                fprintf(out, ", %.1f MiB", (double)st.uploading / (1 << 20));
+            fprintf(out, " to go\n");
             shown++;
         }
         mutex_lock(&d->lock);

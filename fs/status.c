@@ -51,7 +51,7 @@ static void print_dirty(struct fs *fs, FILE *out)
 
         mutex_lock(&i->lock);
         dirty = i->file && !i->unlinked && cache_file_dirty(i->file);
-        open = i->users > 0;
+        open = i->handles > 0;
         mutex_unlock(&i->lock);
         if (dirty) {
             g_autofree char *path = inode_path(i);
