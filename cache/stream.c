@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * stream: see stream.h. Threads: the file's users, its committer, and the store's (completions).
- * All fields are under the file's lock, but that until OPEN checksums and with_checksums are the
- * janitor's; a stream holds a life reference on its file.
+ * All fields are under the file's lock, but that until OPEN req, tags, checksums and
+ * with_checksums are the janitor's; a stream holds a life reference on its file.
  *
  *   CREATING   MPU_CREATE is under way, or before it the base's tags are asked for; parts that get
  *              complete wait in the list
@@ -47,8 +47,9 @@ struct stream {
     bool sealed, detached, completed;
     bool with_checksums, checksums; /* the upload was created so; its parts carry them */
     struct store_request req;       /* TAGS_GET, CREATE, at the end ABORT */
-    struct file_base *base;   /* whose tags and storage class the object keeps; NULL */
-    GHashTable *tags;         /* set before CREATE; NULL: none */
+    struct file_base *base;         /* whose tags and storage class the object keeps; NULL */
+    uint64_t untagged_ns;           /* of the base */
+    GHashTable *tags;               /* set before CREATE; NULL: none */
     char *bucket, *key, *upload_id;
     char uuid[37];
     struct store_headers headers;
@@ -221,15 +222,10 @@ static void create_done(struct store_request *req)
     workq_push(s->file->cache->janitor, create_finish, s);
 }
 
-/* On the janitor: asking what the server can do may take requests. */
-static void stream_create(void *arg)
+static void stream_create(struct stream *s, const struct store_caps *caps)
 {
-    struct stream *s = arg;
-    struct store *store = s->file->cache->store;
-    struct store_caps caps;
-    store_get_caps(store, s->bucket, &caps);
-    s->with_checksums = caps.checksum_mpu;
-    s->checksums = caps.checksum_mpu || caps.checksum_part;
+    s->with_checksums = caps->checksum_mpu;
+    s->checksums = caps->checksum_mpu || caps->checksum_part;
     s->req = (struct store_request){
         .verb = STORE_MPU_CREATE,
         .prio = STORE_PRIO_META,
@@ -242,19 +238,21 @@ static void stream_create(void *arg)
         .done = create_done,
         .ctx = s,
     };
-    store_submit(store, &s->req);
+    store_submit(s->file->cache->store, &s->req);
 }
 
 static void tags_finish(void *arg)
 {
     struct stream *s = arg;
     struct cache_file *f = s->file;
+    struct store_caps caps;
     int r = keep_tags(f->cache, &s->req, &s->tags);
     store_request_clear(&s->req);
+    store_get_caps(f->cache->store, s->bucket, &caps);
     mutex_lock(&f->lock);
     if (r == 0 && !s->detached) {
+        stream_create(s, &caps);
         mutex_unlock(&f->lock);
-        stream_create(s);
         return;
     }
     if (r < 0)
@@ -272,13 +270,26 @@ static void tags_done(struct store_request *req)
     workq_push(s->file->cache->janitor, tags_finish, s);
 }
 
-static bool asks_for_tags_locked(const struct cache_file *f)
+/* On the janitor: asking what the server can do may take requests. */
+static void stream_begin(void *arg)
 {
+    struct stream *s = arg;
+    struct cache *c = s->file->cache;
     struct store_caps caps;
-    if (!f->base)
-        return false;
-    store_get_caps(f->cache->store, NULL, &caps);
-    return keep_asks(f->cache, f->base->bucket, caps.head_tags, f->untagged_ns);
+    store_get_caps(c->store, s->bucket, &caps);
+    if (!s->base || !keep_asks(c, s->base->bucket, caps.head_tags, s->untagged_ns)) {
+        stream_create(s, &caps);
+        return;
+    }
+    s->req = (struct store_request){
+        .verb = STORE_TAGS_GET,
+        .prio = STORE_PRIO_META,
+        .bucket = s->base->bucket,
+        .key = s->base->key,
+        .done = tags_done,
+        .ctx = s,
+    };
+    store_submit(c->store, &s->req);
 }
 
 static struct stream *stream_start_locked(struct cache_file *f)
@@ -296,19 +307,8 @@ static struct stream *stream_start_locked(struct cache_file *f)
     store_headers_copy(&s->headers, &f->headers);
     store_headers_set_meta(&s->headers, COMMIT_META, s->uuid);
     s->base = f->base ? file_base_ref(f->base) : NULL;
-    if (asks_for_tags_locked(f)) {
-        s->req = (struct store_request){
-            .verb = STORE_TAGS_GET,
-            .prio = STORE_PRIO_META,
-            .bucket = s->base->bucket,
-            .key = s->base->key,
-            .done = tags_done,
-            .ctx = s,
-        };
-        store_submit(c->store, &s->req);
-    } else {
-        workq_push(c->janitor, stream_create, s);
-    }
+    s->untagged_ns = f->untagged_ns;
+    workq_push(c->janitor, stream_begin, s);
     mutex_lock(&c->lock);
     g_queue_push_tail(&c->streams, f);
     mutex_unlock(&c->lock);

@@ -71,9 +71,10 @@ const struct config_option config_options[] = {
     {"capabilities", "Server", CONFIG_CAPS, AT(caps), "probe",
      .help = "What the server honours. probe: found out at the first commit, by small objects that are removed again. Else none, or a "
              "list with commas or colons: put_if, complete_if, copy_if, delete_if (conditions on PUT, on the end of an upload, on COPY, "
-             "on DELETE), copy_part (parts copied by the server), list_meta (listings with metadata), head_tags (HEAD counts tags), "
-             "checksum (CRC32C of a PUT), checksum_part, checksum_mpu (of parts; of uploads that say so), copy_into_checksum_mpu. A "
-             "name too many may overwrite what others wrote. Not for local: stores."},
+             "on DELETE), copy_part (parts copied by the server), list_meta (listings with metadata), checksum, checksum_part, "
+             "checksum_mpu, copy_into_checksum_mpu (it looks at CRC32Cs of objects, of parts, of uploads made for them, also with "
+             "copies in them), head_tags (HEAD counts tags). A name too many may overwrite what others wrote, or make commits "
+             "fail. Not for local: stores."},
 
     {"cache_dir", "Cache", CONFIG_PATH, AT(cache_dir),
      .def_help = "/var/cache/mlopsfs for root, else ~/.cache/mlopsfs",

@@ -48,10 +48,11 @@ if [ "$MLOPSFS_STORE" = minio ]; then
     cmd_ok "few went out" [ $((out1 - out0)) -le 10000000 ]
     printf x | dd of="$T/big" bs=1 seek=20000000 conv=notrunc status=none
     is "$(S3_BUCKET=second-bucket s3_sha big)" "$(sha "$T/big")" "the object is what it should be"
-    is "$(mnt_status capabilities)" "put_if complete_if copy_part checksum checksum_part checksum_mpu head_tags" "status shows what was found out"
+    caps=$(mnt_status capabilities)
+    like "$caps" "^put_if complete_if copy_part .*head_tags$" "status shows what was found out"
     puts=$(mnt_status "requests PUT")
     cp "$T/.s3_text" "$MNT/testbucket/another"
-    is "$(mnt_status capabilities):$(($(mnt_status "requests PUT") - puts))" "put_if complete_if copy_part checksum checksum_part checksum_mpu head_tags:1" "it holds for the other bucket"
+    is "$(mnt_status capabilities):$(($(mnt_status "requests PUT") - puts))" "$caps:1" "it holds for the other bucket"
     is "$(S3_BUCKET=testbucket s3_ls .mlopsfs; S3_BUCKET=second-bucket s3_ls .mlopsfs)" "" "no probe is left"
     mnt_again attr_ttl=0s dir_ttl=0s "capabilities=put_if:delete_if"
     echo y >"$MNT/testbucket/another"
