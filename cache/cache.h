@@ -73,7 +73,7 @@ void cache_file_set_headers(struct cache_file *f, const struct store_headers *h)
  * headers set since then will be written anyway. Never marks the file dirty. For times that only follow from writing. */
 void cache_file_suggest_headers(struct cache_file *f, const struct store_headers *h);
 /* Someone else gave the base other headers on the same bytes: they are the base's now, and the next commit starts from them, but for headers
- * set here and not committed yet. Ignored when `now` is not the base's version, and while a commit is under way, whose result is newer. True: the
+ * set here and not committed yet. Ignored when `now` is not the base's version, and while a commit is on its way, whose result is newer. True: the
  * headers were others indeed. */
 bool cache_file_renew_headers(struct cache_file *f, const struct store_object *now);
 /* Grows (with zeros) or shrinks. 0, -EFBIG, -EINTR, -ENOSPC, -EIO. Shrinking to 0 forgets the base's bytes without reading them. */

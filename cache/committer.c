@@ -156,6 +156,7 @@ static void seal_locked(struct commit *c)
 {
     struct cache_file *f = c->file;
     f->commit = COMMIT_RUNNING;
+    f->publishing = true;
     f->commits_begun++;
     c->untagged_ns = f->untagged_ns;
     f->sealed_gen = c->gen = f->gen;
@@ -300,6 +301,7 @@ static void commit_succeeded(struct commit *c)
         mutex_lock(&f->lock);
         old = f->base;
         install_locked(c, base);
+        f->publishing = false;
         file_count_locked(f);
         mutex_unlock(&f->lock);
         /* The blocks we have are those of the new version. */
@@ -313,6 +315,7 @@ static void commit_succeeded(struct commit *c)
         mutex_unlock(&c->cache->lock);
     }
     mutex_lock(&f->lock);
+    f->publishing = false; /* also when there was nothing to do */
     bool whole = c->nothing || headers_equal(&c->now.headers, &c->headers);
     struct staging *idle = idle_staging_locked(f);
     struct staging *s = f->staging ? staging_ref(f->staging) : NULL;
@@ -332,6 +335,7 @@ static bool commit_failed(struct commit *c, int err, bool *distrusted)
 {
     struct cache_file *f = c->file;
     mutex_lock(&f->lock);
+    f->publishing = false;
     /* An upload that may have become the object takes no part before that is known. */
     bool open = f->stream && outcome_open_locked(f, stream_uuid(f->stream));
     if (open)

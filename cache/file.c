@@ -329,7 +329,7 @@ bool cache_file_renew_headers(struct cache_file *f, const struct store_object *n
     struct store_headers old = {0};
     struct file_base *old_base = NULL;
     mutex_lock(&f->lock);
-    if (f->base && f->commit == COMMIT_IDLE && now->etag && f->base->object.size == now->size &&
+    if (f->base && !f->publishing && now->etag && f->base->object.size == now->size &&
         g_strcmp0(f->base->object.etag, now->etag) == 0 &&
         !headers_equal(&f->base->object.headers, &now->headers)) {
         old_base = f->base;

@@ -96,6 +96,7 @@ struct cache_file {
 
     enum commit_state commit;
     uint64_t sealed_gen; /* while RUNNING */
+    bool publishing;     /* a sealed content is on its way: neither installed yet nor refused */
     GPtrArray *attempts; /* outcome.c: changed by the running commit alone; NULL: none */
     GQueue waiters;      /* struct waiter* */
     uint64_t failed_gen; /* generation of the last commit that failed; 0 = none */
