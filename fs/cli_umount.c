@@ -54,7 +54,7 @@ static int unmount(const char *mountpoint, bool lazy)
 
 /* ---- other mount namespaces ---- */
 
-static bool mounts_privately(const char *pid, const char *dev)
+static bool keeps(const char *pid, const struct mountinfo *ours)
 {
     g_autofree char *path = g_strdup_printf("/proc/%s/mountinfo", pid), *text = NULL;
 
@@ -63,14 +63,14 @@ static bool mounts_privately(const char *pid, const char *dev)
     g_autoptr(GPtrArray) list = mountinfo_list(text);
     for (guint i = 0; i < list->len; i++) {
         const struct mountinfo *m = list->pdata[i];
-        if (strcmp(m->dev, dev) == 0 && !m->propagates)
+        if (strcmp(m->dev, ours->dev) == 0 && !mountinfo_follows(m, ours))
             return true;
     }
     return false;
 }
 
-/* A process in another mount namespace (a container) that has this file system mounted as a mount
- * of its own, which the kernel would let go on after ours is gone. NULL if none is seen. */
+/* A process in another mount namespace (a container) that has this file system mounted in a place
+ * where the kernel would let it go on after ours is gone. NULL if none is seen. */
 static char *find_container(const char *mountpoint)
 {
     g_autoptr(GPtrArray) list = mountinfo_list(NULL);
@@ -89,7 +89,7 @@ static char *find_container(const char *mountpoint)
             continue;
         g_autofree char *path = g_strdup_printf("/proc/%s/ns/mnt", pid);
         char *ns = g_file_read_link(path, NULL);
-        if (ns && g_hash_table_add(seen, ns) && mounts_privately(pid, m->dev))
+        if (ns && g_hash_table_add(seen, ns) && keeps(pid, m))
             return g_strdup(pid);
     }
     return NULL;

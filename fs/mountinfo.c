@@ -14,6 +14,8 @@ static void mountinfo_free(void *arg)
     g_free(m->mountpoint);
     g_free(m->source);
     g_free(m->dev);
+    g_free(m->place);
+    g_free(m->peers);
     g_free(m);
 }
 
@@ -49,7 +51,31 @@ static char **split_line(const char *line, guint *ret_dash)
     return w;
 }
 
-static struct mountinfo *parse_line(const char *line)
+/* What the line of the mount with this id tells of a mount in it: see struct mountinfo. */
+static void read_parent(struct mountinfo *m, char **lines, const char *id)
+{
+    m->place = g_strdup("");
+    m->peers = g_strdup("");
+    for (char **l = lines; *l; l++) {
+        guint dash;
+        g_auto(GStrv) w = split_line(*l, &dash);
+        if (!w || strcmp(w[0], id) != 0)
+            continue;
+        g_autofree char *root = unescape(w[3]), *at = unescape(w[4]);
+        size_t n = strcmp(at, "/") == 0 ? 0 : strlen(at);
+        g_autoptr(GString) peers = g_string_new(NULL);
+        for (guint i = 6; i < dash; i++)
+            g_string_append_printf(peers, "%s%s", peers->len ? " " : "", w[i]);
+        g_free(m->place);
+        g_free(m->peers);
+        m->place = g_strdup_printf("%s:%s%s", w[2], strcmp(root, "/") == 0 ? "" : root,
+                                   strlen(m->mountpoint) >= n ? m->mountpoint + n : "");
+        m->peers = g_strdup(peers->str);
+        return;
+    }
+}
+
+static struct mountinfo *parse_line(const char *line, char **lines)
 {
     guint dash;
     g_auto(GStrv) w = split_line(line, &dash);
@@ -59,9 +85,8 @@ static struct mountinfo *parse_line(const char *line)
     struct mountinfo *m = g_new0(struct mountinfo, 1);
     m->mountpoint = unescape(w[4]);
     m->dev = g_strdup(w[2]);
-    for (guint i = 6; i < dash; i++)
-        m->propagates |= g_str_has_prefix(w[i], "shared:") || g_str_has_prefix(w[i], "master:");
     m->source = unescape(w[dash + 2]);
+    read_parent(m, lines, w[1]);
     const char *uid = strstr(w[dash + 3], "user_id=");
     m->uid = uid ? (uid_t)strtoul(uid + strlen("user_id="), NULL, 10) : 0;
     return m;
@@ -79,11 +104,38 @@ GPtrArray *mountinfo_list(const char *text)
     }
     g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
     for (char **l = lines; *l; l++) {
-        struct mountinfo *m = parse_line(*l);
+        struct mountinfo *m = parse_line(*l, lines);
         if (m)
             g_ptr_array_add(list, m);
     }
     return list;
+}
+
+/* Whether a mount with these peers is told what happens in the group "shared:N". */
+static bool hears(const char *peers, const char *group)
+{
+    static const char *const ways[] = {"shared", "master", "propagate_from"};
+    g_auto(GStrv) tags = g_strsplit(peers, " ", -1);
+    const char *number = strchr(group, ':');
+
+    for (size_t i = 0; i < G_N_ELEMENTS(ways); i++) {
+        g_autofree char *tag = g_strconcat(ways[i], number, NULL);
+        if (g_strv_contains((const char *const *)tags, tag))
+            return true;
+    }
+    return false;
+}
+
+bool mountinfo_follows(const struct mountinfo *m, const struct mountinfo *ours)
+{
+    g_auto(GStrv) tags = g_strsplit(ours->peers, " ", -1);
+
+    if (strcmp(m->place, ours->place) != 0)
+        return false;
+    for (char **t = tags; *t; t++)
+        if (g_str_has_prefix(*t, "shared:") && hears(m->peers, *t))
+            return true;
+    return false;
 }
 
 const struct mountinfo *mountinfo_find(const GPtrArray *list, const char *path)

@@ -36,11 +36,13 @@ static void test_list(void)
     g_assert_cmpstr(m->source, ==, "s3://videos");
     g_assert_cmpuint(m->uid, ==, 1000);
     g_assert_cmpstr(m->dev, ==, "0:50");
-    g_assert_true(m->propagates);
+    g_assert_cmpstr(m->place, ==, "0:21:/mnt/a");
+    g_assert_cmpstr(m->peers, ==, "shared:1");
     m = list->pdata[1];
     g_assert_cmpstr(m->mountpoint, ==, "/mnt/a/in it");
     g_assert_cmpstr(m->source, ==, "local:/x,b");
-    g_assert_false(m->propagates);
+    g_assert_cmpstr(m->place, ==, "0:50:/in it");
+    g_assert_cmpstr(m->peers, ==, "shared:9 master:2");
     g_autoptr(GPtrArray) none = mountinfo_list("");
     g_assert_cmpuint(none->len, ==, 0);
     g_autoptr(GPtrArray) real = mountinfo_list(NULL);
@@ -64,6 +66,32 @@ static void test_find(void)
     g_assert_cmpstr(found(root, "/anything"), ==, "s3://root");
 }
 
+/* Of the mount at /mnt/a another namespace has this, below a parent with these optional fields. */
+static void assert_follows(const char *parent, const char *mountpoint, bool want)
+{
+    g_autoptr(GPtrArray) ours = mountinfo_list(text);
+    g_autofree char *other = g_strdup_printf("80 1 %s - ext4 /dev/vda rw\n81 80 0:50 / %s rw master:9 - fuse.mlopsfs s3://videos rw,user_id=0\n",
+                                             parent, mountpoint);
+    g_autoptr(GPtrArray) theirs = mountinfo_list(other);
+
+    g_assert_cmpuint(theirs->len, ==, 1);
+    g_assert_cmpint(mountinfo_follows(theirs->pdata[0], ours->pdata[0]), ==, want);
+}
+
+static void test_follows(void)
+{
+    assert_follows("0:21 / / rw shared:1", "/mnt/a", true);
+    assert_follows("0:21 / / rw master:1", "/mnt/a", true);
+    assert_follows("0:21 / / rw shared:5 master:1", "/mnt/a", true);
+    assert_follows("0:21 / / rw master:7 propagate_from:1", "/mnt/a", true);
+    assert_follows("0:21 /mnt /srv rw master:1", "/srv/a", true);
+    assert_follows("0:21 / / rw", "/mnt/a", false);             /* private */
+    assert_follows("0:21 / / rw master:11", "/mnt/a", false);   /* hears of others */
+    assert_follows("0:21 / / rw master:1", "/mnt/b", false);    /* a volume in another place */
+    assert_follows("0:90 / / rw master:1", "/mnt/a", false);    /* in a container's own root */
+    assert_follows("0:21 /mnt /srv rw master:1", "/srv/b", false);
+}
+
 static void assert_type(const char *path, const char *want)
 {
     g_autofree char *type = mountinfo_type(text, path);
@@ -85,6 +113,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/mountinfo/list", test_list);
     g_test_add_func("/mountinfo/find", test_find);
+    g_test_add_func("/mountinfo/follows", test_follows);
     g_test_add_func("/mountinfo/type", test_type);
     return g_test_run();
 }

@@ -25,6 +25,11 @@ ok $? "a reader is in the middle of a file"
 is "$?" 4 "umount while it reads: exit code"
 like "$(<"$T/err")" "busy" "says busy"
 is "$(wc -l <"$T/err")" 1 "in one line"
+for u in "umount" "fusermount3 -u"; do
+    $u "$MNT" >"$T/out" 2>"$T/err"
+    is "$?:$(grep -c busy "$T/err")" "$([ "$u" = umount ] && echo 32 || echo 1):1" "$u while it reads fails busy too: $(<"$T/err")"
+    mnt_is_mounted && cmd_ok "and harms nothing" "$MLOPSFS_BIN" status "$MNT"
+done
 is "$(cat <&"$fd" | sha)" "$(gen 8 50000000 | tail -c +1001 | sha)" "the reader reads on, all of it"
 cmd_ok "others too" bash -c "echo w >'$MNT/w' && cat '$MNT/w'"
 exec {fd}<&-
