@@ -153,12 +153,11 @@ is "$(q 'name=short.mkv' --json)" "[]" "what was deleted is not listed"
 ff -f lavfi -i testsrc2=size=640x480:rate=25 -t 2.1 -c:v rawvideo -pix_fmt uyvy422 -f mov "$T/tail.mov"
 size=$(stat -c %s "$T/tail.mov")
 want=$(duration "$T/tail.mov")
-cmd_ok "$size bytes with the index at the end" python3 - "$T/tail.mov" <<'PY'
+cmd_ok "$size bytes with the index at the end" python3 -c '
 import os, sys
 n = os.path.getsize(sys.argv[1])
 f = open(sys.argv[1], "rb"); f.seek(-65536, 2)
-assert n > 30000000 and b"moov" in f.read(), n
-PY
+assert n > 30000000 and b"moov" in f.read(), n' "$T/tail.mov"
 many=$(sanitized && echo 4 || echo 20)
 for ((i = 1; i <= many; i++)); do cp "$T/tail.mov" "$MNT/many$i.mov" || fail "cp $i"; done
 most=0 most_bytes=0 wrong=''
