@@ -122,14 +122,15 @@ tests: all $(TESTS)
 
 # Written anew when the list of sources has changed.
 C_FILES := $(sort $(SRCS) $(TEST_SRCS) $(TEST_LIB_SRCS))
-ifneq ($(C_FILES),$(strip $(file <build/sources)))
-build/sources: FORCE
+SOURCES_LIST := $(BUILD)/sources
+ifneq ($(C_FILES),$(strip $(file <$(SOURCES_LIST))))
+$(SOURCES_LIST): FORCE
 endif
-build/sources:
+$(SOURCES_LIST):
 	@mkdir -p $(@D)
 	@echo '$(C_FILES)' >$@
 
-compile_commands.json: Makefile build/sources
+compile_commands.json: Makefile $(SOURCES_LIST)
 	@{ echo '['; first=1; for f in $(C_FILES); do \
 	   [ $$first = 1 ] || echo ','; first=0; \
 	   printf '{"directory":"%s","file":"%s","arguments":["%s"' "$(CURDIR)" "$$f" "$(CC)"; \
