@@ -432,7 +432,12 @@ static void test_source(gconstpointer data)
         g_assert_cmpint(config_set_source(&c, bad[i].source), ==, -EINVAL);
         assert_logged(s, bad[i].says);
     }
+}
+
+static void test_source_elsewhere(gconstpointer data)
+{
     _cleanup_config_ struct config c;
+
     config_init(&c);
     g_setenv("S3_BUCKET", "films/x", TRUE);
     g_assert_cmpint(config_set_source(&c, NULL), ==, 0);
@@ -578,6 +583,7 @@ int main(int argc, char **argv)
     g_test_add_data_func("/config/precedence", &s, test_precedence);
     g_test_add_data_func("/config/found-file", &s, test_found_file);
     g_test_add_data_func("/config/source", &s, test_source);
+    g_test_add_data_func("/config/source-elsewhere", &s, test_source_elsewhere);
     g_test_add_data_func("/config/finish", &s, test_finish);
     g_test_add_data_func("/config/conf-file", &s, test_conf_file);
     g_test_add_data_func("/config/man-page", &s, test_man_page);

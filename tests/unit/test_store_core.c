@@ -65,6 +65,25 @@ static void submit_dying(struct store_request req)
     store_submit(s, &req);
 }
 
+static void breach_more(struct store_request *r, int i)
+{
+    switch (i) {
+    case 10:
+        r->if_none_match = true; /* on HEAD */
+        break;
+    case 11:
+        r->verb = STORE_COPY; /* from nowhere */
+        break;
+    case 12:
+        r->verb = STORE_PUT;
+        r->source.size = 5; /* but nothing to read */
+        break;
+    default:
+        r->done = ends_twice;
+        break;
+    }
+}
+
 static void breach(int i)
 {
     char etag[] = "x";
@@ -110,18 +129,8 @@ static void breach(int i)
     case 9:
         r.verb = STORE_DELETE_MANY;
         break;
-    case 10:
-        r.if_none_match = true; /* on HEAD */
-        break;
-    case 11:
-        r.verb = STORE_COPY; /* from nowhere */
-        break;
-    case 12:
-        r.verb = STORE_PUT;
-        r.source.size = 5; /* but nothing to read */
-        break;
     default:
-        r.done = ends_twice;
+        breach_more(&r, i);
         break;
     }
     submit_dying(r);
