@@ -77,7 +77,7 @@ const struct config_option config_options[] = {
              "fail. Not for local: stores."},
 
     {"cache_dir", "Cache", CONFIG_PATH, AT(cache_dir),
-     .def_help = "/var/cache/mlopsfs for root, else ~/.cache/mlopsfs",
+     .def_help = "/var/cache/mlopsfs for root, else mlopsfs in XDG_CACHE_HOME, which is ~/.cache where not set",
      .help = "Directory for what is being written, and for the catalog."},
     {"memory", "Cache", CONFIG_SIZE, AT(memory), "256M", .min = 32 * MIB,
      .help = "Memory for cached blocks and buffers, at most."},

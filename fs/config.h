@@ -64,7 +64,7 @@ struct config {
 
 void config_init(struct config *c); /* defaults */
 void config_clear(struct config *c);
-/* Reads a configuration file (name = value in section [mlopsfs], # comments). path NULL: $MLOPSFS_CONF, ~/.config/mlopsfs/mlopsfs.conf, /etc/mlopsfs.conf,
+/* Reads a configuration file (name = value in section [mlopsfs], # comments). path NULL: $MLOPSFS_CONF, $XDG_CONFIG_HOME (~/.config where not set) /mlopsfs/mlopsfs.conf, /etc/mlopsfs.conf,
  * the first that exists; none is fine. A bad line: -EINVAL, logged with file, line, name, and what would be right.
  * A secret in a file that others can read: -EPERM, logged. */
 int config_read_file(struct config *c, const char *path);

@@ -69,8 +69,8 @@ void config_print_conf(FILE *out)
 
     fputs(
         "# mlopsfs.conf: every option with its default. mlopsfs reads the first of $MLOPSFS_CONF,\n"
-        "# ~/.config/mlopsfs/mlopsfs.conf and /etc/mlopsfs.conf; the environment and -o win over "
-        "it.\n"
+        "# $XDG_CONFIG_HOME/mlopsfs/mlopsfs.conf (~/.config where that is not set) and\n"
+        "# /etc/mlopsfs.conf; the environment and -o win over it.\n"
         "# Sizes take K, M, G, T; times take ms, s, m, h; switches are on or off.\n"
         "[mlopsfs]\n",
         out);
