@@ -51,14 +51,16 @@ static const char *advice(int r)
     }
 }
 
-static void note_failure_locked(struct drain *d, struct inode *i, int r)
+static void note_failure(struct drain *d, struct inode *i, int r)
 {
     g_autofree char *path = inode_path(i);
 
     g_strdelimit(path, "\n", '?'); /* one line each */
+    mutex_lock(&d->lock);
     g_string_append_printf(d->failed, DRAIN_FAILED "%s/%s: %s (%s)\n", d->mountpoint, path, advice(r), g_strerror(-r));
     if (!d->err)
         d->err = r;
+    mutex_unlock(&d->lock);
 }
 
 static void commit(void *arg)
@@ -69,11 +71,8 @@ static void commit(void *arg)
 
     ns_push_attr(inode_fs(it->inode), it->inode, it->file, NULL);
     r = cache_file_flush(it->file, NULL);
-    if (r < 0) {
-        mutex_lock(&d->lock);
-        note_failure_locked(d, it->inode, r);
-        mutex_unlock(&d->lock);
-    }
+    if (r < 0)
+        note_failure(d, it->inode, r);
     ns_file_put(it->inode);
     inode_put(it->inode);
     g_free(it);
