@@ -225,7 +225,11 @@ static int loop(struct fuse_session *se)
     fuse_loop_cfg_set_idle_threads(lc, WORKERS);
     r = fuse_session_loop_mt(se, lc);
     fuse_loop_cfg_destroy(lc);
-    return r;
+    if (r != -ECONNABORTED)
+        return r;
+    /* umount -f does so, and a mount namespace that ends with the last mount in it. */
+    log_notice("the kernel ended the connection; what is written is brought into the bucket as after any unmount");
+    return 0;
 }
 
 static int serve(struct mount *m)
