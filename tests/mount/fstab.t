@@ -42,6 +42,8 @@ mount8() {
     apart() { tap_gone "$ns" || [ "$(readlink "/proc/$ns/ns/mnt")" != "$(readlink /proc/self/ns/mnt)" ]; }
     wait_until 30 apart
     tap_gone "$ns" && { skip "mount(8)" "cannot have a mount namespace: $(<"$T/err")"; return; }
+    # Its copies of other mounts would keep whoever unmounts those meanwhile.
+    awk '/ - fuse\.mlopsfs / { print $5 }' "/proc/$ns/mountinfo" | while IFS= read -r e; do inside umount -l "$(printf %b "$e")"; done
     mkdir "$T/sbin"
     { inside mount --bind "$sbin" "$T/sbin" && inside mount -t tmpfs none "$sbin" && inside cp -rs "$T/sbin/." "$sbin/" &&
         inside ln -sf "$MLOPSFS_BIN" "$sbin/mount.mlopsfs"; } || { fail "our helper in /sbin"; return; }
