@@ -119,10 +119,14 @@ try:
 except OSError as e:
     sys.exit("close: %s" % os.strerror(e.errno))
 PY
-python3 "$T/both.py" "$MNT/both" <"$T/go" >"$T/both.out" 2>"$T/both.err" &
-both=$!
-exec {go}>"$T/go"
-wait_until 30 grep -q open "$T/both.out"
+ours_open() { # PATH [trunc]: ours is written and open; it is closed when $go is
+    rm -f "$T/both.out" # the reader of the fifo is there before its output is truncated
+    python3 "$T/both.py" "$@" <"$T/go" >"$T/both.out" 2>"$T/both.err" &
+    both=$!
+    exec {go}>"$T/go"
+    wait_until 30 grep -q open "$T/both.out"
+}
+ours_open "$MNT/both"
 s3_text both theirs
 exec {go}>&-
 wait $both
@@ -159,10 +163,7 @@ fi
 # Of a file of which only some bytes were written, the others are gone with the version they belong to.
 gen 4 3000000 >"$T/base"
 s3_put part "$T/base"
-python3 "$T/both.py" "$MNT/part" <"$T/go" >"$T/both.out" 2>"$T/both.err" &
-both=$!
-exec {go}>"$T/go"
-wait_until 30 grep -q open "$T/both.out"
+ours_open "$MNT/part"
 s3_text part theirs
 exec {go}>&-
 wait $both
@@ -175,10 +176,7 @@ if [[ $("$MLOPSFS_BIN" status "$MNT") == *" put_if"* ]]; then
     cmd_ok "written whole it is committed, whatever was tried in between" cp "$T/base" "$MNT/part"
     is "$(s3_sha part)" "$(sha "$T/base")" "and replaces theirs"
     s3_text moved base
-    python3 "$T/both.py" "$MNT/moved" <"$T/go" >"$T/both.out" 2>"$T/both.err" &
-    both=$!
-    exec {go}>"$T/go"
-    wait_until 30 grep -q open "$T/both.out"
+    ours_open "$MNT/moved"
     s3_text moved theirs
     exec {go}>&-
     wait $both
@@ -187,10 +185,7 @@ if [[ $("$MLOPSFS_BIN" status "$MNT") == *" put_if"* ]]; then
 fi
 # The same where all of it is replaced from the start.
 s3_text all "was here before"
-python3 "$T/both.py" "$MNT/all" trunc <"$T/go" >"$T/both.out" 2>"$T/both.err" &
-both=$!
-exec {go}>"$T/go"
-wait_until 30 grep -q open "$T/both.out"
+ours_open "$MNT/all" trunc
 s3_text all theirs
 exec {go}>&-
 wait $both
