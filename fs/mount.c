@@ -227,7 +227,7 @@ static int loop(struct fuse_session *se)
     fuse_loop_cfg_destroy(lc);
     if (r != -ECONNABORTED)
         return r;
-    /* umount -f does so, and a mount namespace that ends with the last mount in it. */
+    /* Seen when a mount namespace ended with the last mount in it; after umount -f it is ENODEV, which libfuse takes for an unmount. */
     log_notice("the kernel ended the connection; what is written is brought into the bucket as after any unmount");
     return 0;
 }

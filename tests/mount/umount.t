@@ -64,6 +64,23 @@ for i in 1 2 3 4 5; do
     again && [ "$(cat "$MNT/half")" = $'first\nsecond' ] && "$MLOPSFS_BIN" umount "$MNT" || fail "round $i"
 done
 pass "five rounds"
+# The kernel ends the connection under a file that is written and open: no failure of the daemon, and nothing of it is lost.
+if [ "$(id -u)" = 0 ]; then
+    mnt_up || bail_out "no mount"
+    exec {forced}>"$MNT/forced"
+    gen 10 3000000 >&"$forced"
+    umount -f "$MNT" 2>/dev/null
+    exec {forced}>&-
+    umount -l "$MNT" 2>/dev/null
+    bad=$mnt_bad
+    mnt_reap
+    is "$mnt_bad" "$bad" "after umount -f the daemon ends well"
+    mnt_up || bail_out "no mount"
+    is "$(sha "$MNT/forced")" "$(gen_sha 10 3000000)" "and has brought into the bucket what was written"
+    mnt_down
+else
+    skip "umount -f" "not root"
+fi
 is "$(find "$T/cache" -type f -printf '%f\n' | grep -v '^catalog\.db' | sort)" "" "in cache_dir only the catalog is left"
 cmd_ok "which is there" [ "$(find "$T/cache" -type f -name 'catalog.db*' | wc -l)" -ge 1 ]
 is "$(find "$T/run" -type s | wc -l)" 0 "no socket is left"
