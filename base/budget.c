@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * budget: see budget.h. Threads: any; one leaf lock. Invariant: used ≤ limit. Waiters are not
+ * budget: see budget.h. Threads: any; one leaf lock. Invariant: used ≤ limit, but for what was
+ * forced. Waiters are not
  * served in order of arrival: whoever fits goes first, so that a big request that waits for
  * work in flight cannot block the small one which that work needs.
  */
@@ -42,7 +43,7 @@ void budget_free(struct budget *b)
 
 static bool take_locked(struct budget *b, uint64_t n)
 {
-    if (n > b->limit - b->used)
+    if (b->used > b->limit || n > b->limit - b->used)
         return false;
     b->used += n;
     return true;
@@ -54,6 +55,13 @@ bool budget_try(struct budget *b, uint64_t n)
     bool ok = take_locked(b, n);
     mutex_unlock(&b->lock);
     return ok;
+}
+
+void budget_force(struct budget *b, uint64_t n)
+{
+    mutex_lock(&b->lock);
+    b->used += n;
+    mutex_unlock(&b->lock);
 }
 
 static void wake(void *ctx)

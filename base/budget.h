@@ -16,6 +16,8 @@ bool budget_try(struct budget *b, uint64_t n);
 /* Waits until n bytes fit. 0; -EINTR when cancelled; -ETIMEDOUT at mono_deadline_ns (0 = none);
  * -EMSGSIZE at once when n exceeds the limit itself. */
 int budget_take(struct budget *b, uint64_t n, struct cancel *cancel, uint64_t mono_deadline_ns);
+/* Takes n whether they fit or not: what is there already. */
+void budget_force(struct budget *b, uint64_t n);
 void budget_give(struct budget *b, uint64_t n);
 uint64_t budget_used(struct budget *b);
 uint64_t budget_limit(const struct budget *b);

@@ -14,8 +14,8 @@
 #include "base/log.h"
 #include "base/workq.h"
 #include "cache/file.h"
+#include "cache/journal.h"
 #include "cache/reader.h"
-#include "cache/staging.h"
 #include "cache/stream.h"
 #include "cache/upload.h"
 
@@ -55,12 +55,9 @@ static int cache_start(struct cache *c, const struct cache_params *p)
     if (r < 0)
         return log_error_errno(r, "cannot make a block cache of %" G_GUINT64_FORMAT " MiB",
                                rp.memory >> 20);
-    /* Tried now, so that a bad directory is found at mount time. */
-    struct staging *s = NULL;
-    r = staging_new(p->dir, c->disk, &s);
+    r = journal_new(p->dir, p->bucket, &c->journal);
     if (r < 0)
-        return log_error_errno(r, "cannot stage files in %s", p->dir);
-    staging_unref(s);
+        return log_error_errno(r, "cannot keep a journal in %s", p->dir);
     return 0;
 }
 
@@ -83,6 +80,11 @@ static void cache_destroy(struct cache *c)
     mutex_fini(&c->lock);
     if (c->tagless)
         g_hash_table_unref(c->tagless);
+    journal_free(c->journal);
+    for (guint i = 0; i < c->adopted->len; i++)
+        journal_free(c->adopted->pdata[i]);
+    g_ptr_array_unref(c->adopted);
+    g_free(c->bucket);
     g_free(c->dir);
     g_free(c);
 }
@@ -94,6 +96,8 @@ int cache_new(const struct cache_params *p, struct cache **ret)
     uint64_t reserve = CLAMP(disk / 4, RESERVE_MIN, RESERVE_MAX);
     c->store = p->store;
     c->dir = g_strdup(p->dir);
+    c->bucket = g_strdup(p->bucket);
+    c->adopted = g_ptr_array_new();
     c->committed = p->committed;
     c->untagged_ttl_ns = p->untagged_ttl_ns;
     plan_limits_init(&c->limits, p->part_size, reserve - PAGE);
@@ -142,6 +146,7 @@ void cache_get_stats(struct cache *c, struct cache_stats *ret)
     };
     mutex_lock(&c->lock);
     ret->dirty_files = c->dirty_files;
+    ret->sealed_files = c->sealed_files;
     ret->commits = c->commits;
     ret->commit_errors = c->commit_errors;
     mutex_unlock(&c->lock);

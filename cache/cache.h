@@ -28,7 +28,8 @@ struct cache_handle;
 
 struct cache_params {
     struct store *store;      /* borrowed, outlives the cache */
-    const char *dir;          /* directory for staging files; exists; copied */
+    const char *dir;          /* of the journals (cache/journal.h), and their staging files; exists; copied */
+    const char *bucket;       /* whose journals are adopted; NULL: of all; copied */
     uint64_t memory;          /* ceiling for block cache and buffers, bytes */
     uint64_t disk;            /* ceiling for staging, bytes */
     unsigned uploads;         /* parts and PUTs in flight at most; 0 = 16 */
@@ -42,9 +43,15 @@ struct cache_params {
 int cache_new(const struct cache_params *p, struct cache **ret); /* -errno, logged */
 void cache_free(struct cache *c);                                 /* no file is left */
 
+/* Takes over what earlier mounts sealed and did not bring into the bucket. For each file, which is dirty and which nobody else knows
+ * yet: adopted() returns whether it took the reference; if not, it is committed in the background. Uploads that belong to nothing
+ * are aborted there. Blocks on the disk, not on the network; once, before the files are used. */
+int cache_adopt(struct cache *c, bool (*adopted)(void *ctx, struct cache_file *f), void *ctx); /* -errno, logged */
+
 struct cache_stats {
     uint64_t staged;       /* bytes on disk */
     uint64_t dirty_files;  /* files with uncommitted changes */
+    uint64_t sealed_files; /* files that the journal knows: a kill loses nothing of them */
     uint64_t uploading;    /* bytes of the commits and streams under way that are not yet in the bucket */
     uint64_t commits, commit_errors;
     uint64_t read_hits, read_misses, bytes_fetched;
@@ -55,11 +62,21 @@ struct workq *cache_deliver(struct cache *c); /* where parked operations complet
 /* ---- files ---- */
 
 /* A file at bucket/key. base: the committed version, NULL for a new file, which is dirty from the start (an
- * empty file is an object too). All is copied. owner comes back in committed(). Refcounted, starts at 1. */
+ * empty file is an object too). All is copied. owner comes back in committed(), which is not called for NULL. Refcounted, starts at 1. */
 struct cache_file *cache_file_new(struct cache *c, const char *bucket, const char *key, const struct store_object *base, void *owner);
 struct cache_file *cache_file_ref(struct cache_file *f);
-/* The last unref drops what is uncommitted (and aborts its multipart upload, in the background). */
+/* The last unref drops what is uncommitted (and aborts its multipart upload, in the background), unless it is kept. */
 void cache_file_unref(struct cache_file *f);
+/* The mount ends: seals what is uncommitted, so that the next one of this bucket brings it there. Waits for a commit under way.
+ * 0, also when nothing is dirty, or -errno: nothing can be kept. Nobody writes any more. */
+int cache_file_keep(struct cache_file *f);
+/* Where its next commit goes, and the version that it replaces there: its ETag, NULL when there is none or it does not matter.
+ * g_free them. */
+void cache_file_target(struct cache_file *f, char **ret_bucket, char **ret_key, char **ret_etag);
+/* The headers of its next commit. Copied. */
+void cache_file_headers(struct cache_file *f, struct store_headers *ret);
+/* Who gets committed() from now on. */
+void cache_file_set_owner(struct cache_file *f, void *owner);
 
 uint64_t cache_file_size(struct cache_file *f);
 bool cache_file_dirty(struct cache_file *f);      /* data, headers or key not yet committed */
@@ -130,6 +147,12 @@ struct cache_wait {
 };
 /* Seals and commits what is dirty now; done when the bucket has it. Close and fsync both call it. */
 void cache_flush(struct cache_handle *h, struct cache_wait *w);
+/* Seals what is dirty in the journal: on return it survives this process, and the next commit or the next mount brings it
+ * into the bucket. Blocks on the disk; where bytes are in an unfinished upload only, also until a commit under way has ended.
+ * 0, -EINTR, -ENOSPC, -EIO, or what kept an earlier commit from the bucket, once for each handle. */
+int cache_seal(struct cache_handle *h, struct cancel *cancel);
+/* The same without a handle, which is told of no earlier error. */
+int cache_file_seal(struct cache_file *f, struct cancel *cancel);
 /* Stops waiting (the commit goes on): true and done never runs, or false and done has run or is about to. */
 bool cache_flush_cancel(struct cache_handle *h, struct cache_wait *w);
 /* The same, synchronously, without a handle. -EINTR when cancelled (the commit goes on). */

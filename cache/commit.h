@@ -5,6 +5,7 @@
  */
 #pragma once
 #include "cache/file.h"
+#include "cache/journal.h"
 #include "cache/staging.h"
 
 struct commit {
@@ -22,9 +23,13 @@ struct commit {
     bool data_dirty, headers_dirty, moved;
     uint64_t untagged_ns; /* of the base */
     struct staging *staging;
+    uint64_t staging_number;
     struct staging_pin pin;
+    struct staging_pin *record_pin; /* the file's, once the seal is recorded */
     char uuid[37];
+    GPtrArray *earlier;    /* struct journal_attempt*: of what was requested before */
     struct stream *stream; /* the file's, sealed; NULL */
+    struct journal_upload upload; /* its, as it is when the seal is taken */
     struct plan_done *done;
     size_t n_done;
 

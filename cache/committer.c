@@ -11,13 +11,13 @@
  */
 #include <assert.h>
 #include <errno.h>
-#include <uuid/uuid.h>
 
 #include "base/log.h"
 #include "base/workq.h"
 #include "cache/commit.h"
 #include "cache/outcome.h"
 #include "cache/reader.h"
+#include "cache/seal.h"
 #include "cache/stream.h"
 
 struct waiter {
@@ -37,7 +37,7 @@ static void waiter_deliver(void *arg)
     g_free(wt);
 }
 
-static int unseen_error_locked(struct cache_handle *h)
+int committer_unseen_locked(struct cache_handle *h)
 {
     struct cache_file *f = h->file;
     if (h->err_seen == f->err_seq)
@@ -55,7 +55,7 @@ static void waiters_finish_locked(struct cache_file *f, uint64_t gen, int err)
         if (wt->want > gen)
             continue;
         g_queue_delete_link(&f->waiters, l);
-        int unseen = wt->handle ? unseen_error_locked(wt->handle) : 0;
+        int unseen = wt->handle ? committer_unseen_locked(wt->handle) : 0;
         wt->err = err ? err : unseen;
         wt->finished = true;
         if (wt->w)
@@ -123,7 +123,7 @@ void cache_flush(struct cache_handle *h, struct cache_wait *w)
         mutex_unlock(&f->lock);
         return;
     }
-    int err = f->orphan ? 0 : unseen_error_locked(h);
+    int err = f->orphan ? 0 : committer_unseen_locked(h);
     mutex_unlock(&f->lock);
     w->done(w, err);
 }
@@ -152,37 +152,24 @@ int cache_file_flush(struct cache_file *f, struct cancel *cancel)
 
 /* ---- sealing ---- */
 
-static void seal_locked(struct commit *c)
+static void begin_locked(struct commit *c)
 {
     struct cache_file *f = c->file;
     f->commit = COMMIT_RUNNING;
     f->publishing = true;
     f->commits_begun++;
-    c->untagged_ns = f->untagged_ns;
-    f->sealed_gen = c->gen = f->gen;
-    c->staged_end = f->reserved ? f->res_src : f->staging ? staging_end(f->staging) : 0;
-    c->map = extents_slice(f->map, 0, UINT64_MAX);
-    store_headers_copy(&c->headers, &f->headers);
-    c->bucket = g_strdup(f->bucket);
-    c->key = g_strdup(f->key);
-    c->expect = g_strdup(f->expect);
-    c->base = f->base ? file_base_ref(f->base) : NULL;
-    c->data_dirty = f->data_dirty;
-    c->headers_dirty = f->headers_dirty;
-    c->moved = f->moved;
-    if (f->staging) {
-        c->staging = f->staging;
-        staging_pin(f->staging, &c->pin);
-    }
-    uuid_t id;
-    uuid_generate(id);
-    uuid_unparse_lower(id, c->uuid);
+    seal_take_locked(c);
+    f->sealed_gen = c->gen;
     /* What a stream sends was cut before the seal; nothing more goes up till the commit ends. */
     stream_seal_locked(f);
-    c->stream = f->stream;
+}
+
+/* Its last parts are on their way. Once they are there, only the commit knows of the upload. */
+static void settle_stream_locked(struct commit *c)
+{
+    struct cache_file *f = c->file;
     if (!c->stream)
         return;
-    c->n_done = stream_parts(c->stream, &c->done);
     while (!stream_idle_locked(c->stream))
         cond_wait(&f->changed, &f->lock);
     if (!stream_upload_id(c->stream))
@@ -194,20 +181,43 @@ static void seal_locked(struct commit *c)
 
 static void commit_clear(struct commit *c)
 {
-    extents_free(c->map);
-    store_headers_clear(&c->headers);
-    g_free(c->bucket);
-    g_free(c->key);
-    g_free(c->expect);
-    file_base_unref(c->base);
-    staging_unpin(&c->pin);
-    g_free(c->done);
+    seal_clear(c);
     plan_clear(&c->plan);
     if (c->tags)
         g_hash_table_unref(c->tags);
     if (c->reader)
         reader_free(c->reader);
     store_object_clear(&c->now);
+}
+
+/* The mount ends: nothing of it is published any more. */
+static int keep_locked(struct commit *c)
+{
+    struct cache_file *f = c->file;
+    begin_locked(c);
+    mutex_unlock(&f->lock);
+    int r = seal_record(c);
+    mutex_lock(&f->lock);
+    settle_stream_locked(c); /* so that all that it has is recorded */
+    stream_unseal_locked(f);
+    f->publishing = false;
+    f->commit = COMMIT_IDLE;
+    return r;
+}
+
+int cache_file_keep(struct cache_file *f)
+{
+    struct commit c = {.file = f, .cache = f->cache};
+    int r = 0;
+    mutex_lock(&f->lock);
+    while (f->commit != COMMIT_IDLE)
+        cond_wait(&f->changed, &f->lock);
+    if (file_dirty_locked(f) && !seal_is_recorded_locked(f))
+        r = keep_locked(&c);
+    f->kept = f->recorded; /* an older seal is better than none */
+    mutex_unlock(&f->lock);
+    commit_clear(&c);
+    return r;
 }
 
 /* ---- what a commit changes ---- */
@@ -261,7 +271,7 @@ static void install_locked(struct commit *c, struct file_base *base)
     /* A stream's object has the headers of its beginning: the next commit brings the new ones. */
     f->headers_dirty = f->headers_gen > c->gen || !headers_equal(&c->now.headers, &c->headers);
     f->moved = false;
-    stream_detach_locked(f, c->stream_completed);
+    stream_detach_locked(f, c->stream_completed ? STREAM_COMPLETED : STREAM_ABORT);
     outcome_forget_locked(f);
 }
 
@@ -280,7 +290,7 @@ static void call_committed(struct commit *c)
     struct cache_file *f = c->file;
     mutex_lock(&f->lock);
     void *owner = f->owner;
-    bool call = !f->dead && c->cache->committed;
+    bool call = !f->dead && owner && c->cache->committed;
     f->calling = call;
     mutex_unlock(&f->lock);
     if (!call)
@@ -296,6 +306,7 @@ static void commit_succeeded(struct commit *c)
 {
     struct cache_file *f = c->file;
     struct file_base *base = NULL, *old = NULL;
+    g_autofree char *upload_id = c->stream_completed ? g_strdup(stream_upload_id(c->stream)) : NULL;
     if (!c->nothing) {
         base = file_base_new(c->bucket, c->key, &c->now);
         mutex_lock(&f->lock);
@@ -316,7 +327,11 @@ static void commit_succeeded(struct commit *c)
     }
     mutex_lock(&f->lock);
     f->publishing = false; /* also when there was nothing to do */
+    mutex_unlock(&f->lock);
     bool whole = c->nothing || headers_equal(&c->now.headers, &c->headers);
+    /* Before its staging goes. Headers that the upload began without come with the next commit. */
+    (void)seal_forget(f, whole ? c->gen : 0, upload_id);
+    mutex_lock(&f->lock);
     struct staging *idle = idle_staging_locked(f);
     struct staging *s = f->staging ? staging_ref(f->staging) : NULL;
     if (whole)
@@ -350,7 +365,7 @@ static bool commit_failed(struct commit *c, int err, bool *distrusted)
     bool useless = c->stream && (c->stream_lost || err == -ESTALE || !stream_upload_id(c->stream) ||
                                  f->emptied_gen > c->gen);
     if (useless && !punched)
-        stream_detach_locked(f, false);
+        stream_detach_locked(f, STREAM_ABORT);
     bool again = !punched ? c->stream_lost : c->parts_invalid && !*distrusted;
     *distrusted = *distrusted || c->parts_invalid;
     if (!again) {
@@ -376,24 +391,36 @@ static bool commit_failed(struct commit *c, int err, bool *distrusted)
 
 /* ---- the job ---- */
 
-static void commit_once(struct cache_file *f)
+/* Whether it was successful. */
+static bool commit_once(struct cache_file *f)
 {
+    bool done = false;
     bool distrusted = false;
     for (bool again = true; again;) {
         struct commit c = {.file = f, .cache = f->cache};
         mutex_lock(&f->lock);
-        seal_locked(&c);
+        begin_locked(&c);
         bool orphan = f->orphan;
         mutex_unlock(&f->lock);
         c.nothing = orphan;
-        int r = orphan ? 0 : publish(&c);
+        /* Who waits, waits for the bucket: that it cannot be recorded keeps nothing from there, unless what is recorded refers to
+         * an upload that would be changed. */
+        int r = orphan ? 0 : seal_record(&c);
+        mutex_lock(&f->lock);
+        settle_stream_locked(&c);
+        bool may = r == 0 || !f->recorded || !c.stream;
+        mutex_unlock(&f->lock);
+        if (may)
+            r = orphan ? 0 : publish(&c);
         again = false;
-        if (r == 0)
+        done = r == 0;
+        if (done)
             commit_succeeded(&c);
         else
             again = commit_failed(&c, r, &distrusted);
         commit_clear(&c);
     }
+    return done;
 }
 
 static void commit_job(void *arg)
@@ -401,15 +428,17 @@ static void commit_job(void *arg)
     struct cache_file *f = arg;
     struct cache *c = f->cache;
     for (;;) {
-        commit_once(f);
+        bool done = commit_once(f);
         mutex_lock(&f->lock);
-        if (g_queue_is_empty(&f->waiters))
+        /* Nobody will ask for what an earlier mount sealed after what has just turned out to be there. */
+        bool more = done && f->dead && f->recorded && file_dirty_locked(f);
+        if (g_queue_is_empty(&f->waiters) && !more)
             break;
         mutex_unlock(&f->lock);
     }
     f->commit = COMMIT_IDLE;
     if (f->dead)
-        stream_detach_locked(f, false);
+        stream_detach_locked(f, f->kept ? STREAM_LEAVE : STREAM_ABORT);
     else
         stream_advance_locked(f);
     cond_broadcast(&f->changed);

@@ -12,8 +12,9 @@
 
 #include "base/log.h"
 #include "base/workq.h"
+#include "cache/journal.h"
 #include "cache/reader.h"
-#include "cache/staging.h"
+#include "cache/seal.h"
 #include "cache/stream.h"
 
 struct file_base *file_base_new(const char *bucket, const char *key, const struct store_object *o)
@@ -57,20 +58,32 @@ struct extents *file_map_new(struct cache_file *f)
     return map;
 }
 
-struct cache_file *cache_file_new(struct cache *c, const char *bucket, const char *key,
-                                  const struct store_object *base, void *owner)
+struct cache_file *file_new(struct cache *c, struct journal *j, uint64_t number, const char *bucket,
+                            const char *key)
 {
     struct cache_file *f = g_new0(struct cache_file, 1);
     f->cache = c;
+    f->journal = j;
+    f->number = number;
     atomic_init(&f->refs, 1);
     atomic_init(&f->life, 1);
     mutex_init(&f->lock, RANK_FILE);
     cond_init(&f->changed);
-    f->owner = owner;
     f->bucket = g_strdup(bucket);
     f->key = g_strdup(key);
     f->map = file_map_new(f);
     g_queue_init(&f->waiters);
+    mutex_lock(&c->lock);
+    c->n_files++;
+    mutex_unlock(&c->lock);
+    return f;
+}
+
+struct cache_file *cache_file_new(struct cache *c, const char *bucket, const char *key,
+                                  const struct store_object *base, void *owner)
+{
+    struct cache_file *f = file_new(c, c->journal, journal_number(c->journal), bucket, key);
+    f->owner = owner;
     if (base) {
         f->base = file_base_new(bucket, key, base);
         f->untagged_ns = base->untagged_ns;
@@ -85,9 +98,6 @@ struct cache_file *cache_file_new(struct cache *c, const char *bucket, const cha
         f->data_dirty = true;
         f->gen = f->data_gen = 1;
     }
-    mutex_lock(&c->lock);
-    c->n_files++;
-    mutex_unlock(&c->lock);
     mutex_lock(&f->lock);
     file_count_locked(f);
     mutex_unlock(&f->lock);
@@ -110,7 +120,7 @@ void cache_file_unref(struct cache_file *f)
     f->dead = true;
     f->owner = NULL;
     if (f->commit == COMMIT_IDLE) /* else it goes on, and detaches at its end */
-        stream_detach_locked(f, false);
+        stream_detach_locked(f, f->kept ? STREAM_LEAVE : STREAM_ABORT);
     file_count_locked(f);
     mutex_unlock(&f->lock);
     file_release(f);
@@ -122,10 +132,40 @@ struct cache_file *file_hold(struct cache_file *f)
     return f;
 }
 
+void file_pin_free(struct staging_pin *pin)
+{
+    if (!pin)
+        return;
+    staging_unpin(pin);
+    g_free(pin);
+}
+
+void file_recorded_locked(struct cache_file *f, bool recorded)
+{
+    if (f->recorded == recorded)
+        return;
+    f->recorded = recorded;
+    mutex_lock(&f->cache->lock);
+    if (recorded)
+        f->cache->sealed_files++;
+    else
+        f->cache->sealed_files--;
+    mutex_unlock(&f->cache->lock);
+}
+
 static void file_free(struct cache_file *f)
 {
     struct cache *c = f->cache;
     assert(!f->stream && f->commit == COMMIT_IDLE && g_queue_is_empty(&f->waiters));
+    if (!f->kept && seal_forget(f, UINT64_MAX, NULL) < 0)
+        f->kept = true; /* what the journal says must stay true */
+    mutex_lock(&f->lock);
+    file_recorded_locked(f, false);
+    mutex_unlock(&f->lock);
+    if (f->recorded_pin) {
+        staging_keep(f->recorded_pin->s, true);
+        file_pin_free(f->recorded_pin);
+    }
     extents_free(f->map);
     staging_unref(f->staging);
     file_base_unref(f->base);
@@ -216,12 +256,15 @@ int file_staging_locked(struct cache_file *f, struct staging **ret)
     assert(f->writing);
     if (!f->staging) {
         struct staging *s = NULL;
+        uint64_t number = journal_number(f->journal);
+        g_autofree char *path = journal_staging_path(f->journal, number);
         mutex_unlock(&f->lock);
-        int r = staging_new(f->cache->dir, f->cache->disk, &s);
+        int r = staging_create(path, f->cache->disk, &s);
         mutex_lock(&f->lock);
         if (r < 0)
-            return log_error_errno(r, "cannot stage %s/%s in %s", f->bucket, f->key, f->cache->dir);
+            return log_error_errno(r, "cannot stage %s/%s in %s", f->bucket, f->key, path);
         f->staging = s;
+        f->staging_number = number;
     }
     *ret = f->staging; /* stays while the file is entered */
     return 0;
@@ -361,6 +404,30 @@ void cache_file_suggest_headers(struct cache_file *f, const struct store_headers
 
 /* ---- where it goes ---- */
 
+void cache_file_target(struct cache_file *f, char **ret_bucket, char **ret_key,
+                       char **ret_etag)
+{
+    mutex_lock(&f->lock);
+    *ret_bucket = g_strdup(f->bucket);
+    *ret_key = g_strdup(f->key);
+    *ret_etag = g_strcmp0(f->expect, "*") != 0 ? g_strdup(f->expect) : NULL;
+    mutex_unlock(&f->lock);
+}
+
+void cache_file_headers(struct cache_file *f, struct store_headers *ret)
+{
+    mutex_lock(&f->lock);
+    store_headers_copy(ret, &f->headers);
+    mutex_unlock(&f->lock);
+}
+
+void cache_file_set_owner(struct cache_file *f, void *owner)
+{
+    mutex_lock(&f->lock);
+    f->owner = owner;
+    mutex_unlock(&f->lock);
+}
+
 bool cache_file_is_at(struct cache_file *f, const char *bucket, const char *key)
 {
     mutex_lock(&f->lock);
@@ -406,7 +473,7 @@ int cache_file_retarget(struct cache_file *f, const char *bucket, const char *ke
     mutex_lock(&f->lock);
     int r = settle_locked(f, true, cancel);
     if (r == 0) {
-        stream_detach_locked(f, false); /* its upload is bound to the old key */
+        stream_detach_locked(f, STREAM_ABORT); /* its upload is bound to the old key */
         set_target_locked(f, bucket, key, expect);
         f->moved = f->base && (strcmp(f->base->bucket, bucket) != 0 || strcmp(f->base->key, key) != 0);
         f->gen++;
@@ -478,6 +545,21 @@ static int make_local_locked(struct cache_file *f, bool fetch_base, struct cance
     }
 }
 
+/* No replay may bring it back: before the object is deleted. */
+static int orphan_locked(struct cache_file *f)
+{
+    f->orphan = true;
+    mutex_unlock(&f->lock);
+    int r = seal_forget(f, UINT64_MAX, NULL);
+    mutex_lock(&f->lock);
+    f->orphan = r == 0;
+    if (r < 0)
+        return r;
+    f->fresh = false;
+    stream_detach_locked(f, STREAM_ABORT);
+    return 0;
+}
+
 int cache_file_orphan(struct cache_file *f, bool fetch_base, struct cancel *cancel)
 {
     struct cancel_watch watch = {.fired = file_wake, .ctx = f};
@@ -486,12 +568,9 @@ int cache_file_orphan(struct cache_file *f, bool fetch_base, struct cancel *canc
     int r = file_enter_locked(f, cancel);
     if (r == 0) {
         r = make_local_locked(f, fetch_base, cancel);
-        if (r == 0) {
-            f->orphan = true;
-            f->fresh = false;
-            stream_detach_locked(f, false);
-            file_count_locked(f);
-        }
+        if (r == 0)
+            r = orphan_locked(f);
+        file_count_locked(f);
         file_leave_locked(f);
     }
     mutex_unlock(&f->lock);

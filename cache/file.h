@@ -13,8 +13,10 @@
 #include "cache/cache.h"
 #include "cache/extents.h"
 #include "cache/plan.h"
+#include "cache/staging.h"
 
-struct staging;
+struct journal;
+struct journal_seal;
 struct stream;
 struct upload_queue;
 
@@ -27,6 +29,9 @@ struct cache {
     void (*committed)(void *owner, const struct store_object *now, bool same_content);
     struct plan_limits limits;
     uint64_t untagged_ttl_ns;
+    char *bucket;             /* NULL: of all */
+    struct journal *journal;
+    GPtrArray *adopted;       /* struct journal*; constant after cache_adopt() */
     struct workq *deliver;    /* completions */
     struct workq *committers; /* commits: they block on the network */
     struct workq *janitor;    /* what must not run on a store's thread: disk work, last references */
@@ -43,7 +48,7 @@ struct cache {
     unsigned n_files;    /* lock: that are not freed yet */
     GQueue streams;      /* lock: cache_file* that have a stream */
     GHashTable *tagless; /* lock: set of buckets' names where tags cannot be read */
-    uint64_t dirty_files, commits, commit_errors; /* lock */
+    uint64_t dirty_files, sealed_files, commits, commit_errors; /* lock */
 };
 
 /* A committed version. Immutable, refcounted. */
@@ -80,6 +85,15 @@ struct cache_file {
     uint64_t untagged_ns;    /* as in struct store_object, of the base */
     uint64_t commits_begun;
     struct staging *staging; /* NULL until the first write */
+
+    struct journal *journal; /* constant: the one that has its records */
+    uint64_t number;         /* in the journal */
+    uint64_t staging_number; /* of staging */
+    bool recording;          /* one record at a time */
+    bool recorded;           /* the journal has a seal of it */
+    uint64_t recorded_gen;   /* of this generation */
+    struct staging_pin *recorded_pin; /* what the recorded seal refers to; NULL: nothing staged */
+    bool kept;               /* what is uncommitted is the next mount's */
 
     bool data_dirty, headers_dirty, moved;
     uint64_t gen; /* rises with every change */
@@ -138,6 +152,12 @@ void file_leave_locked(struct cache_file *f);
 int file_staging_locked(struct cache_file *f, struct staging **ret);
 /* What was written is content now. */
 void file_data_changed_locked(struct cache_file *f);
+/* The journal has a seal of the file, or has none any more. */
+void file_recorded_locked(struct cache_file *f, bool recorded);
+/* Unpins and frees; NULL is fine. Disk. */
+void file_pin_free(struct staging_pin *pin);
+/* A new one without content or owner. */
+struct cache_file *file_new(struct cache *c, struct journal *j, uint64_t number, const char *bucket, const char *key);
 
 /* writer.c */
 /* Brings the base's bytes that the map still refers to into staging. Within file_enter. -ESTALE also
@@ -152,6 +172,8 @@ void committer_wait_locked(struct cache_file *f, struct cache_handle *h, struct 
 /* Only for the end of the commit that is RUNNING. */
 void committer_wait_running_locked(struct cache_file *f, struct cache_wait *w);
 bool committer_unwait_locked(struct cache_file *f, struct cache_wait *w);
+/* The error of a commit that the handle's user was not told yet. */
+int committer_unseen_locked(struct cache_handle *h);
 /* The same, waiting. 0, what kept the commit, or -EINTR. */
 int committer_publish_locked(struct cache_file *f, struct cancel *cancel);
 

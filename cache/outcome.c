@@ -16,6 +16,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "cache/journal.h"
 #include "cache/keep.h"
 #include "cache/stream.h"
 
@@ -209,6 +210,52 @@ int outcome_ready(struct commit *c, unsigned i, bool server_looks)
     return -ESTALE;
 }
 
+void outcome_restore_locked(struct cache_file *f, const struct journal_attempt *from)
+{
+    struct attempt *a = g_new0(struct attempt, 1);
+    a->bucket = g_strdup(from->bucket);
+    a->key = g_strdup(from->key);
+    g_strlcpy(a->uuid, from->uuid, sizeof(a->uuid));
+    a->gen = from->gen;
+    a->staged_end = from->staged_end;
+    a->size = from->size;
+    a->data_dirty = from->data_dirty;
+    a->unknown = true;
+    store_headers_copy(&a->headers, &from->headers);
+    if (!f->attempts)
+        f->attempts = g_ptr_array_new_with_free_func(attempt_free);
+    g_ptr_array_add(f->attempts, a);
+}
+
+GPtrArray *outcome_attempts_locked(const struct cache_file *f)
+{
+    GPtrArray *all = journal_attempts_new();
+    struct attempt *from;
+    for (unsigned i = 0; (from = nth(f, i)); i++) {
+        struct journal_attempt *a = g_new0(struct journal_attempt, 1);
+        a->file = f->number;
+        a->gen = from->gen;
+        a->staged_end = from->staged_end;
+        a->size = from->size;
+        a->data_dirty = from->data_dirty;
+        a->bucket = g_strdup(from->bucket);
+        a->key = g_strdup(from->key);
+        g_strlcpy(a->uuid, from->uuid, sizeof(a->uuid));
+        store_headers_copy(&a->headers, &from->headers);
+        g_ptr_array_add(all, a);
+    }
+    return all;
+}
+
+static void add_locked(struct cache_file *f, struct attempt *a)
+{
+    if (!f->attempts)
+        f->attempts = g_ptr_array_new_with_free_func(attempt_free);
+    if (f->attempts->len >= ATTEMPTS_KEPT)
+        g_ptr_array_remove_index(f->attempts, 0);
+    g_ptr_array_add(f->attempts, a);
+}
+
 void outcome_begin(struct commit *c, const char *uuid, const struct store_headers *headers)
 {
     struct cache_file *f = c->file;
@@ -227,11 +274,7 @@ void outcome_begin(struct commit *c, const char *uuid, const struct store_header
         a->data_dirty = c->data_dirty;
         store_headers_copy(&a->headers, headers);
         mutex_lock(&f->lock);
-        if (!f->attempts)
-            f->attempts = g_ptr_array_new_with_free_func(attempt_free);
-        if (f->attempts->len >= ATTEMPTS_KEPT)
-            g_ptr_array_remove_index(f->attempts, 0);
-        g_ptr_array_add(f->attempts, a);
+        add_locked(f, a);
         mutex_unlock(&f->lock);
     }
     c->attempt = a;

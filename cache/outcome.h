@@ -26,5 +26,10 @@ void outcome_close(struct commit *c, int r);
 
 /* The file has an attempt of unknown outcome with that UUID. */
 bool outcome_open_locked(const struct cache_file *f, const char *uuid);
+/* An earlier process made it, and may not have learnt how it ended. Attempts are restored in their order. */
+struct journal_attempt;
+void outcome_restore_locked(struct cache_file *f, const struct journal_attempt *from);
+/* What may yet turn out to have become the object, for the journal: struct journal_attempt*. Caller unrefs. */
+GPtrArray *outcome_attempts_locked(const struct cache_file *f);
 /* All are known to be history. */
 void outcome_forget_locked(struct cache_file *f);

@@ -13,9 +13,11 @@
 #include "base/log.h"
 #include "base/workq.h"
 #include "cache/commit.h"
+#include "cache/journal.h"
 #include "cache/keep.h"
 #include "cache/outcome.h"
 #include "cache/reader.h"
+#include "cache/seal.h"
 #include "cache/stream.h"
 #include "cache/upload.h"
 
@@ -49,7 +51,7 @@ static void set_condition(const struct commit *c, struct store_request *req)
 static int scratch_new(struct commit *c, uint64_t n, struct staging **ret, uint64_t *ret_src)
 {
     struct staging *s = NULL;
-    int r = staging_new(c->cache->dir, c->cache->reserve, &s);
+    int r = staging_new(journal_dir(c->cache->journal), c->cache->reserve, &s);
     if (r < 0)
         return r;
     for (;;) {
@@ -204,12 +206,14 @@ static int insist(struct commit *c, bool server_looks, int (*once)(struct commit
 
 struct piece {
     struct upload up;
-    struct commit *commit;
+    struct multi *multi;
+    uint64_t off;
     struct store_part part; /* etag and checksum once it is there */
 };
 
 struct multi {
     struct commit *commit;
+    bool recorded; /* the journal knows its parts */
     const char *upload_id, *uuid;
     bool with_checksums; /* the upload was created so */
     const struct store_headers *headers;
@@ -218,12 +222,43 @@ struct multi {
     unsigned n;
 };
 
-/* On the janitor: closing scratch files is disk work. */
+/* After a crash the next mount goes on with the upload, unless parts of it come from a base: those
+ * are cheap to copy again. */
+static void record_plan(struct multi *m)
+{
+    struct commit *c = m->commit;
+    if (extents_has(c->map, 0, UINT64_MAX, EXTENT_BASE))
+        return;
+    g_autofree struct journal_part *parts = g_new0(struct journal_part, m->n);
+    for (unsigned i = 0; i < m->n; i++) {
+        const struct plan_part *how = &g_array_index(c->plan.parts, struct plan_part, i);
+        const char *etag = how->how == PLAN_KEEP ? stream_part_etag(c->stream, how->number) : NULL;
+        parts[i] = (struct journal_part){
+            .number = how->number, .off = how->off, .len = how->len, .etag = etag};
+        if (etag)
+            parts[i].checksum = stream_part_checksum(c->stream, how->number);
+    }
+    m->recorded = seal_upload_parts(c->file, m->upload_id, parts, m->n) == 0;
+}
+
+static void record_piece(struct piece *p, const char *etag, struct store_checksum checksum)
+{
+    struct multi *m = p->multi;
+    struct journal_part part = {.number = p->part.number,
+                                .off = p->off,
+                                .len = p->part.size,
+                                .etag = etag,
+                                .checksum = checksum};
+    if (m->recorded)
+        (void)seal_upload_parts(m->commit->file, m->upload_id, &part, 1);
+}
+
+/* On the janitor: closing scratch files is disk work, and so is the journal. */
 static void piece_finish(void *arg)
 {
     struct upload *u = arg;
     struct piece *p = u->ctx;
-    struct commit *c = p->commit;
+    struct commit *c = p->multi->commit;
     struct cache_file *f = c->file;
     int err = u->req.res.err;
     if (err == -ENOENT && u->req.verb == STORE_MPU_COPY_PART &&
@@ -235,6 +270,8 @@ static void piece_finish(void *arg)
     char *etag = g_strdup(u->req.res.object.etag);
     struct store_checksum checksum = u->req.res.checksum;
     upload_end(c, u);
+    if (err == 0)
+        record_piece(p, etag, checksum);
     mutex_lock(&f->lock);
     p->part.etag = etag;
     p->part.checksum = checksum;
@@ -250,7 +287,7 @@ static void piece_finish(void *arg)
 static void piece_done(struct upload *u)
 {
     struct piece *p = u->ctx;
-    workq_push(p->commit->cache->janitor, piece_finish, u);
+    workq_push(p->multi->commit->cache->janitor, piece_finish, u);
 }
 
 static void piece_submit(struct multi *m, struct piece *p)
@@ -267,7 +304,8 @@ static void piece_submit(struct multi *m, struct piece *p)
 static int piece_start(struct multi *m, struct piece *p, const struct plan_part *how)
 {
     struct commit *c = m->commit;
-    p->commit = c;
+    p->multi = m;
+    p->off = how->off;
     p->part.number = how->number;
     p->part.size = how->len;
     if (how->how == PLAN_KEEP) {
@@ -359,6 +397,18 @@ static bool plan_copies(const struct plan *p)
     return false;
 }
 
+static void record_upload(struct multi *m)
+{
+    struct commit *c = m->commit;
+    struct journal_upload u = {.bucket = c->bucket,
+                               .key = c->key,
+                               .id = m->create.res.upload_id,
+                               .with_checksums = m->with_checksums,
+                               .headers = c->headers};
+    g_strlcpy(u.uuid, c->uuid, sizeof(u.uuid));
+    seal_upload(c->file, &u);
+}
+
 static int create(struct multi *m)
 {
     struct commit *c = m->commit;
@@ -374,17 +424,22 @@ static int create(struct multi *m)
     m->upload_id = m->create.res.upload_id;
     m->uuid = c->uuid;
     m->headers = &c->headers;
+    if (r == 0)
+        record_upload(m);
     return r;
 }
 
-static void abort_own(struct multi *m)
+static void end_own(struct multi *m, bool completed)
 {
     struct commit *c = m->commit;
     _cleanup_request_ struct store_request req = {
         .verb = STORE_MPU_ABORT, .bucket = c->bucket, .key = c->key, .upload_id = m->upload_id};
-    int r = run(c, &req);
+    int r = completed ? 0 : run(c, &req);
     if (r < 0)
-        log_warning_errno(r, "cannot abort the upload of %s/%s", c->bucket, c->key);
+        log_warning_errno(r, "cannot abort the upload of %s/%s; the next mount will try again",
+                          c->bucket, c->key);
+    else
+        seal_upload_ended(c->file, m->upload_id);
 }
 
 static int publish_multipart(struct commit *c)
@@ -402,13 +457,14 @@ static int publish_multipart(struct commit *c)
     }
     if (r == 0) {
         m.pieces = g_new0(struct piece, m.n);
+        record_plan(&m);
         r = pieces_run(&m);
         c->multi = &m;
         if (r == 0)
             r = insist(c, c->caps.complete_if, complete_once);
         c->multi = NULL;
-        if (own && (r < 0 || c->late))
-            abort_own(&m);
+        if (own)
+            end_own(&m, r == 0 && !c->late);
         for (unsigned i = 0; i < m.n; i++)
             g_free(m.pieces[i].part.etag);
         g_free(m.pieces);

@@ -40,6 +40,8 @@ struct staging {
     atomic_uint refs;
     int fd;
     struct sums *sums; /* of what is filled and not buried */
+    char *path; /* NULL: it has no name */
+    atomic_bool kept;
     struct budget *budget;
     struct mutex lock;
     uint64_t end;        /* lock */
@@ -85,21 +87,60 @@ static int open_unnamed(const char *dir)
     return fd;
 }
 
-int staging_new(const char *dir, struct budget *budget, struct staging **ret)
+static struct staging *staging_of(int fd, const char *path, struct budget *budget)
 {
-    int fd = open_unnamed(dir);
-    if (fd < 0)
-        return fd;
     struct staging *s = g_new0(struct staging, 1);
     atomic_init(&s->refs, 1);
+    atomic_init(&s->kept, false);
     s->fd = fd;
+    s->path = g_strdup(path);
     s->sums = sums_new(fd);
     s->budget = budget;
     mutex_init(&s->lock, RANK_STAGING);
     g_queue_init(&s->garbage);
     s->dead = g_tree_new_full(range_compare, NULL, NULL, g_free);
+    return s;
+}
+
+int staging_new(const char *dir, struct budget *budget, struct staging **ret)
+{
+    int fd = open_unnamed(dir);
+    if (fd < 0)
+        return fd;
+    *ret = staging_of(fd, NULL, budget);
+    return 0;
+}
+
+int staging_create(const char *path, struct budget *budget, struct staging **ret)
+{
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return -errno;
+    *ret = staging_of(fd, path, budget);
+    return 0;
+}
+
+int staging_open(const char *path, struct budget *budget, struct staging **ret)
+{
+    struct stat st;
+    int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        return -errno;
+    if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
+        close(fd);
+        return -EUCLEAN;
+    }
+    struct staging *s = staging_of(fd, path, budget);
+    s->end = s->live = (uint64_t)st.st_size;
+    s->charged = page_up(s->end);
+    budget_force(budget, s->charged);
     *ret = s;
     return 0;
+}
+
+void staging_keep(struct staging *s, bool keep)
+{
+    atomic_store(&s->kept, keep);
 }
 
 struct staging *staging_ref(struct staging *s)
@@ -114,6 +155,9 @@ void staging_unref(struct staging *s)
         return;
     assert(!s->oldest);
     sums_free(s->sums);
+    if (s->path && !atomic_load(&s->kept) && unlink(s->path) < 0)
+        log_warning_errno(-errno, "cannot remove %s", s->path);
+    g_free(s->path);
     close(s->fd);
     if (s->charged > 0)
         budget_give(s->budget, s->charged);
@@ -177,21 +221,14 @@ int staging_fill(struct staging *s, uint64_t off, uint64_t at, const void *buf, 
     return 0;
 }
 
-int staging_adopt(struct staging *s, uint64_t off, uint64_t at, uint64_t n)
+int staging_sums(struct staging *s, uint64_t off, uint64_t n, GArray *into)
 {
-    g_autofree char *buf = g_malloc(SUMS_FILL);
-    while (n > 0) {
-        struct sum runs[SUMS_RUNS];
-        size_t k = (size_t)MIN(n, SUMS_FILL);
-        int r = staging_read(s, off, buf, k);
-        if (r < 0)
-            return r;
-        sums_enter(s->sums, runs, sums_compute(off, at, buf, k, runs));
-        off += k;
-        at += k;
-        n -= k;
-    }
-    return 0;
+    return sums_get(s->sums, off, n, into);
+}
+
+void staging_restore(struct staging *s, const struct sum *runs, unsigned n)
+{
+    sums_enter(s->sums, runs, n);
 }
 
 int staging_crc(struct staging *s, uint64_t off, uint64_t n, uint32_t *ret)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * staging: an append-only file of the bytes written to one cache_file, without a name. Space is
+ * staging: an append-only file of the bytes written to one cache_file. Space is
  * reserved under a disk budget, then filled; what was filled never changes until it is dropped.
  * Dropped bytes go back to the disk and the budget, in whole pages, once no pin that was there at
  * the time remains: who pins sees vouched bytes, whatever is written or dropped after.
@@ -10,6 +10,7 @@
  * Thread-safe. Nothing here waits for the network; the functions that touch the disk say so.
  */
 #pragma once
+#include <glib.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -17,6 +18,7 @@
 
 struct budget;
 struct staging;
+struct sum;
 
 struct staging_pin {
     struct staging *s;
@@ -24,11 +26,18 @@ struct staging_pin {
     struct staging_pin *prev, *next; /* private */
 };
 
-/* Makes the file in dir (disk). Refcounted, starts at 1. budget is borrowed. 0 or -errno. */
+/* Makes a file without a name in dir (disk). Refcounted, starts at 1. budget is borrowed. 0 or -errno. */
 int staging_new(const char *dir, struct budget *budget, struct staging **ret);
+/* The same with a name, which must not be there; a journal's record may refer to it. */
+int staging_create(const char *path, struct budget *budget, struct staging **ret);
+/* Opens what an earlier process kept. Everything in it counts as live; the budget is charged for it
+ * whether it has room or not. -ENOENT, -errno. */
+int staging_open(const char *path, struct budget *budget, struct staging **ret);
 struct staging *staging_ref(struct staging *s);
-/* The last one closes the file (disk) and gives everything back. NULL is fine. */
+/* The last one closes and removes the file (disk), unless it is kept, and gives everything back. NULL is fine. */
 void staging_unref(struct staging *s);
+/* Whether a file with a name stays on the disk when it is closed. */
+void staging_keep(struct staging *s, bool keep);
 
 /* n bytes at the end are now the caller's to fill: 0 and their offset, or -EAGAIN when the budget
  * has no room, -EMSGSIZE when it never will. */
@@ -36,9 +45,11 @@ int staging_reserve(struct staging *s, size_t n, uint64_t *ret_off);
 /* Fills a reserved range (disk) with bytes that lie at `at` in the staged file. 0 or -errno; on
  * failure the caller drops the range. */
 int staging_fill(struct staging *s, uint64_t off, uint64_t at, const void *buf, size_t n);
-/* The range is there from before (a file of an earlier process): takes the CRC of what is on the
- * disk (disk). 0 or -errno. */
-int staging_adopt(struct staging *s, uint64_t off, uint64_t at, uint64_t n);
+/* Appends what is kept of the CRCs of [off, off+n), filled, to `into` (struct sum), for
+ * staging_restore() in a later process. Reads (disk) what shares a block with either end. 0 or -EIO. */
+int staging_sums(struct staging *s, uint64_t off, uint64_t n, GArray *into);
+/* Of a file opened again: its bytes, whose CRCs nobody knows yet, are these. */
+void staging_restore(struct staging *s, const struct sum *runs, unsigned n);
 /* Reads filled bytes (disk). 0 or -errno. */
 int staging_read(struct staging *s, uint64_t off, void *buf, size_t n);
 /* The CRC32C of filled bytes, as they were when they came. Reads (disk) at most what shares a block

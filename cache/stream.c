@@ -2,7 +2,7 @@
  *
  * stream: see stream.h. Threads: the file's users, its committer, and the store's (completions).
  * All fields are under the file's lock, but that until OPEN req, tags, checksums and
- * with_checksums are the janitor's; a stream holds a life reference on its file.
+ * with_checksums are those of the job that the beginning is at; a stream holds a life reference on its file.
  *
  *   CREATING   MPU_CREATE is under way, or before it the base's tags are asked for; parts that get
  *              complete wait in the list
@@ -25,7 +25,9 @@
 #include "base/log.h"
 #include "base/workq.h"
 #include "cache/file.h"
+#include "cache/journal.h"
 #include "cache/keep.h"
+#include "cache/seal.h"
 #include "cache/upload.h"
 
 enum part_state { PART_QUEUED, PART_SENT, PART_ACKED, PART_FAILED };
@@ -37,6 +39,7 @@ struct part {
     uint64_t off, len;
     enum part_state state;
     bool stale, punched;
+    bool unsealed; /* was stale when the stream was sealed */
     char *etag;
     struct store_checksum checksum;
 };
@@ -44,7 +47,8 @@ struct part {
 struct stream {
     struct cache_file *file;
     enum { STREAM_CREATING, STREAM_OPEN, STREAM_BROKEN } state;
-    bool sealed, detached, completed;
+    bool sealed, detached, aborted;
+    enum stream_end end;            /* once detached */
     bool with_checksums, checksums; /* the upload was created so; its parts carry them */
     struct store_request req;       /* TAGS_GET, CREATE, at the end ABORT */
     struct file_base *base;         /* whose tags and storage class the object keeps; NULL */
@@ -71,6 +75,8 @@ static void stream_free(void *arg)
 {
     struct stream *s = arg;
     struct cache_file *f = s->file;
+    if (s->upload_id && s->aborted)
+        seal_upload_ended(f, s->upload_id);
     g_ptr_array_unref(s->parts);
     store_request_clear(&s->req);
     store_headers_clear(&s->headers);
@@ -87,8 +93,12 @@ static void stream_free(void *arg)
 static void abort_done(struct store_request *req)
 {
     struct stream *s = req->ctx;
-    if (req->res.err < 0)
-        log_warning_errno(req->res.err, "cannot abort the upload of %s/%s", s->bucket, s->key);
+    if (req->res.err < 0) {
+        log_warning_errno(req->res.err, "cannot abort the upload of %s/%s; the next mount will try again",
+                          s->bucket, s->key);
+    } else {
+        s->aborted = true;
+    }
     workq_push(s->file->cache->janitor, stream_free, s);
 }
 
@@ -114,7 +124,7 @@ static void end_if_idle_locked(struct stream *s)
     if (!s->detached || !stream_idle_locked(s))
         return;
     struct workq *q = s->file->cache->janitor;
-    if (s->state == STREAM_OPEN && !s->completed)
+    if (s->state == STREAM_OPEN && s->end == STREAM_ABORT)
         workq_push(q, stream_abort, s);
     else
         workq_push(q, stream_free, s);
@@ -123,6 +133,23 @@ static void end_if_idle_locked(struct stream *s)
 bool stream_idle_locked(const struct stream *s)
 {
     return s->state != STREAM_CREATING && s->sent == 0;
+}
+
+/* The content of a sealed file is recorded: so is what of it is there. */
+static void record_part(struct stream *s, const struct part *part, const struct store_result *res)
+{
+    struct cache_file *f = s->file;
+    mutex_lock(&f->lock);
+    bool wanted = res->err == 0 && s->sealed && !part->unsealed && !s->detached;
+    mutex_unlock(&f->lock);
+    if (!wanted)
+        return;
+    struct journal_part p = {.number = part->number,
+                             .off = part->off,
+                             .len = part->len,
+                             .etag = res->object.etag,
+                             .checksum = res->checksum};
+    (void)seal_upload_parts(f, s->upload_id, &p, 1);
 }
 
 static void part_clear(void *arg)
@@ -136,6 +163,7 @@ static void part_clear(void *arg)
     struct store_result res = u->req.res;
     u->req.res = (struct store_result){0};
     upload_clear(u); /* unpins: disk */
+    record_part(s, part, &res);
     mutex_lock(&f->lock);
     s->sent--;
     if (res.err == 0) {
@@ -191,10 +219,23 @@ static void create_failed_locked(struct stream *s, int err)
         cache_work_end(s->file->cache);
 }
 
+static void record(struct stream *s)
+{
+    struct journal_upload u = {.bucket = s->bucket,
+                               .key = s->key,
+                               .id = s->req.res.upload_id,
+                               .with_checksums = s->with_checksums,
+                               .headers = s->headers};
+    g_strlcpy(u.uuid, s->uuid, sizeof(u.uuid));
+    seal_upload(s->file, &u);
+}
+
 static void create_finish(void *arg)
 {
     struct stream *s = arg;
     struct cache_file *f = s->file;
+    if (s->req.res.err == 0)
+        record(s);
     mutex_lock(&f->lock);
     if (s->req.res.err < 0) {
         log_warning_errno(s->req.res.err, "cannot start the upload of %s/%s", s->bucket, s->key);
@@ -270,7 +311,7 @@ static void tags_done(struct store_request *req)
     workq_push(s->file->cache->janitor, tags_finish, s);
 }
 
-/* On the janitor: asking what the server can do may take requests. */
+/* On a committer: asking what the server can do may take requests. */
 static void stream_begin(void *arg)
 {
     struct stream *s = arg;
@@ -292,15 +333,24 @@ static void stream_begin(void *arg)
     store_submit(c->store, &s->req);
 }
 
-static struct stream *stream_start_locked(struct cache_file *f)
+static struct stream *stream_new_locked(struct cache_file *f)
 {
-    struct cache *c = f->cache;
     struct stream *s = g_new0(struct stream, 1);
     s->file = file_hold(f);
-    s->state = STREAM_CREATING;
     s->bucket = g_strdup(f->bucket);
     s->key = g_strdup(f->key);
     s->parts = g_ptr_array_new_with_free_func(part_free);
+    mutex_lock(&f->cache->lock);
+    g_queue_push_tail(&f->cache->streams, f);
+    mutex_unlock(&f->cache->lock);
+    return s;
+}
+
+static struct stream *stream_start_locked(struct cache_file *f)
+{
+    struct cache *c = f->cache;
+    struct stream *s = stream_new_locked(f);
+    s->state = STREAM_CREATING;
     uuid_t id;
     uuid_generate(id);
     uuid_unparse_lower(id, s->uuid);
@@ -308,11 +358,36 @@ static struct stream *stream_start_locked(struct cache_file *f)
     store_headers_set_meta(&s->headers, COMMIT_META, s->uuid);
     s->base = f->base ? file_base_ref(f->base) : NULL;
     s->untagged_ns = f->untagged_ns;
-    workq_push(c->janitor, stream_begin, s);
-    mutex_lock(&c->lock);
-    g_queue_push_tail(&c->streams, f);
-    mutex_unlock(&c->lock);
+    workq_push(c->committers, stream_begin, s);
     return s;
+}
+
+void stream_restore_locked(struct cache_file *f, const struct journal_upload *u)
+{
+    struct stream *s = stream_new_locked(f);
+    s->state = STREAM_OPEN;
+    s->upload_id = g_strdup(u->id);
+    s->with_checksums = s->checksums = u->with_checksums;
+    g_strlcpy(s->uuid, u->uuid, sizeof(s->uuid));
+    store_headers_copy(&s->headers, &u->headers);
+    for (guint i = 0; i < u->parts->len; i++) {
+        const struct journal_part *from = u->parts->pdata[i];
+        if (from->len < f->cache->limits.part_min || from->off + from->len > extents_size(f->map))
+            break;
+        struct part *part = g_new0(struct part, 1);
+        part->stream = s;
+        part->number = from->number;
+        part->off = from->off;
+        part->len = from->len;
+        part->etag = g_strdup(from->etag);
+        part->checksum = from->checksum;
+        part->state = from->etag ? PART_ACKED : PART_FAILED;
+        part->stale = !from->etag;
+        part->punched = extents_has(f->map, part->off, part->len, EXTENT_PUNCHED);
+        g_ptr_array_add(s->parts, part);
+        s->next += part->len;
+    }
+    f->stream = s;
 }
 
 static void cut_locked(struct cache_file *f, uint64_t len)
@@ -416,7 +491,7 @@ bool stream_punch_locked(struct cache_file *f)
     return any;
 }
 
-void stream_detach_locked(struct cache_file *f, bool completed)
+void stream_detach_locked(struct cache_file *f, enum stream_end how)
 {
     struct stream *s = f->stream;
     if (!s)
@@ -424,7 +499,7 @@ void stream_detach_locked(struct cache_file *f, bool completed)
     struct cache *c = f->cache;
     f->stream = NULL;
     s->detached = true;
-    s->completed = completed;
+    s->end = how;
     mutex_lock(&c->lock);
     g_queue_remove(&c->streams, f);
     mutex_unlock(&c->lock);
@@ -440,8 +515,14 @@ void stream_detach_locked(struct cache_file *f, bool completed)
 
 void stream_seal_locked(struct cache_file *f)
 {
-    if (f->stream)
-        f->stream->sealed = true;
+    struct stream *s = f->stream;
+    if (!s)
+        return;
+    s->sealed = true;
+    for (guint i = 0; i < s->parts->len; i++) {
+        struct part *part = s->parts->pdata[i];
+        part->unsealed = part->stale;
+    }
 }
 
 void stream_unseal_locked(struct cache_file *f)

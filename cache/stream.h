@@ -12,6 +12,7 @@
 #include "s3/store.h"
 
 struct cache_file;
+struct journal_upload;
 struct stream;
 
 /* The content of [off, off+n) changed by a write: moves the cursor, marks parts stale, and submits
@@ -25,9 +26,15 @@ void stream_advance_locked(struct cache_file *f);
 bool stream_cut_short_locked(struct cache_file *f);
 /* Turns acknowledged parts into PUNCHED and drops their staging. Returns whether there were any. */
 bool stream_punch_locked(struct cache_file *f);
-/* Takes the stream from the file and aborts its upload when its last request has ended; with
- * `completed` there is nothing to abort. No-op without a stream. */
-void stream_detach_locked(struct cache_file *f, bool completed);
+enum stream_end {
+    STREAM_ABORT,
+    STREAM_COMPLETED, /* there is nothing to abort */
+    STREAM_LEAVE,     /* the next mount goes on with it */
+};
+/* Takes the stream from the file and ends its upload when its last request has ended. No-op without a stream. */
+void stream_detach_locked(struct cache_file *f, enum stream_end how);
+/* Makes the file's stream of an upload that an earlier process began, as far as its parts can be used. */
+void stream_restore_locked(struct cache_file *f, const struct journal_upload *u);
 
 /* For the committer. Sealed: nothing is submitted or punched until unsealed. */
 void stream_seal_locked(struct cache_file *f);

@@ -242,6 +242,26 @@ int sums_crc(struct sums *s, uint64_t off, uint64_t n, uint32_t *ret)
     return 0;
 }
 
+int sums_get(struct sums *s, uint64_t off, uint64_t n, GArray *into)
+{
+    uint64_t end = off + n;
+    while (off < end) {
+        struct sum x;
+        if (!find(s, off, &x))
+            return -EIO;
+        struct sum run = {.off = off, .at = x.at + (off - x.off), .crc = x.crc};
+        run.len = (uint32_t)(MIN(end, end_of(&x)) - off);
+        if (x.bad || run.len < x.len) {
+            int r = sums_crc(s, run.off, run.len, &run.crc);
+            if (r < 0)
+                return r;
+        }
+        g_array_append_val(into, run);
+        off += run.len;
+    }
+    return 0;
+}
+
 int sums_verify(struct sums *s, uint64_t off, uint64_t n)
 {
     g_autofree char *buf = g_malloc(SUMS_BLOCK);

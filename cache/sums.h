@@ -8,6 +8,7 @@
  * Thread-safe. What touches the disk says so.
  */
 #pragma once
+#include <glib.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -38,6 +39,8 @@ void sums_enter(struct sums *s, const struct sum *runs, unsigned n);
 /* The CRC32C of [off, off+n), all of which was entered and nothing of it cut. A run of which only a
  * part is wanted is read, and must be what it was (disk). -EIO (logged) when it is not. */
 int sums_crc(struct sums *s, uint64_t off, uint64_t n, uint32_t *ret);
+/* Appends the runs of [off, off+n), cut to it, to `into` (struct sum). Else as sums_crc(). */
+int sums_get(struct sums *s, uint64_t off, uint64_t n, GArray *into);
 /* Reads (disk) every run of [off, off+n): 0 when all are what they were, else -EIO (logged). */
 int sums_verify(struct sums *s, uint64_t off, uint64_t n);
 /* [off, off+n) is garbage and may be overwritten from now on. The rest of a run at either end gets

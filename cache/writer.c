@@ -60,7 +60,7 @@ static int make_room_locked(struct cache_file *f, uint64_t seen, struct cancel *
     if (stream_cut_short_locked(f))
         return 0;
     /* A file of this size that somebody wanted published while it was written goes on that way. */
-    if (f->spilled && file_dirty_locked(f))
+    if ((f->spilled || f->recorded) && file_dirty_locked(f))
         return committer_publish_locked(f, cancel);
     return stream_error(f->stream) ? stream_error(f->stream) : -ENOSPC;
 }
@@ -188,6 +188,12 @@ static int truncate_locked(struct cache_file *f, uint64_t size, struct cancel *c
 {
     if (size > size_max_locked(f))
         return -EFBIG;
+    /* What was sealed must not lose its upload. */
+    while (size == 0 && (f->recorded || f->recording) && extents_has(f->map, 0, UINT64_MAX, EXTENT_PUNCHED)) {
+        int r = committer_publish_locked(f, cancel);
+        if (r < 0)
+            return r;
+    }
     /* A part cannot be cut where only the server has it. */
     while (size > 0 && size < extents_size(f->map) &&
            extents_has(f->map, size - 1, 1, EXTENT_PUNCHED) &&

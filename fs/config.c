@@ -33,6 +33,12 @@ static const struct config_name addressing_names[] = {
     {NULL},
 };
 
+static const struct config_name commit_names[] = {
+    {"close", CONFIG_COMMIT_CLOSE},
+    {"background", CONFIG_COMMIT_BACKGROUND},
+    {NULL},
+};
+
 static const struct config_name level_names[] = {
     {"error", LOG_ERR}, {"warning", LOG_WARNING}, {"notice", LOG_NOTICE},
     {"info", LOG_INFO}, {"debug", LOG_DEBUG},     {NULL},
@@ -88,6 +94,11 @@ const struct config_option config_options[] = {
      .help = "Size of a multipart upload's first parts; they double after every 1,000 parts. 0 is the default."},
     {"uploads", "Cache", CONFIG_UNSIGNED, AT(uploads), "16", .min = 1, .max = 256,
      .help = "Objects and parts that are uploaded at the same time, at most."},
+    {"commit", "Cache", CONFIG_ENUM, AT(commit), "close", .names = commit_names,
+     .help = "What close(2) waits for. close: the bucket has the file, and close returns the error if it cannot be brought there. "
+             "background: it is sealed in cache_dir, from where it is brought into the bucket once nobody has it open, also by the next mount "
+             "after a crash; what goes wrong is tried again, and `mlopsfs status` and `mlopsfs sync` show it. fsync(2) waits for the bucket "
+             "in both."},
 
     {"attr_ttl", "Attributes", CONFIG_DURATION, AT(attr_ttl_ns), "1s", .max = DAY,
      .help = "How long the attributes of a file are believed before the server is asked again."},

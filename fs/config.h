@@ -13,6 +13,7 @@
 #include "s3/store.h"
 
 enum config_addressing { CONFIG_ADDRESSING_AUTO, CONFIG_ADDRESSING_PATH, CONFIG_ADDRESSING_VIRTUAL };
+enum config_commit { CONFIG_COMMIT_CLOSE, CONFIG_COMMIT_BACKGROUND };
 
 struct config_caps {
     bool given; /* else they are probed */
@@ -36,6 +37,7 @@ struct config {
     uint64_t memory, disk; /* bytes */
     uint64_t part_size;    /* bytes; 0 = the schedule's */
     unsigned uploads;
+    int commit;            /* enum config_commit */
     /* attributes */
     uint64_t attr_ttl_ns, dir_ttl_ns;
     uid_t uid; gid_t gid;  /* of objects that say nothing; default: who mounts */

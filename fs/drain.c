@@ -190,8 +190,13 @@ void drain_last(struct fs *fs)
             continue;
         if (cache_file_dirty(f)) {
             g_autofree char *path = inode_path(i);
+            int r = cache_file_keep(f);
 
-            log_error("%s: its last changes could not be brought into the bucket and are lost", path);
+            if (r < 0)
+                log_error_errno(r, "%s: its last changes could not be brought into the bucket, nor be kept, and are lost", path);
+            else
+                log_warning("%s: its last changes are not in the bucket; they are kept in %s for the next mount of this bucket", path,
+                            fs->config->cache_dir);
         }
         cache_file_unref(f);
         inode_put(i);

@@ -13,6 +13,7 @@
 struct cache;
 struct cancel;
 struct catalog;
+struct commits;
 struct fuse_session;
 struct inode_table;
 struct interrupts;
@@ -29,6 +30,7 @@ struct fs {
     struct inode_table *inodes;
     struct fuse_session *session;
     struct workq *probes;  /* background probing of videos we wrote; NULL when off */
+    struct commits *commits;
     struct workq *behind;  /* changes of names whose caller may stop waiting */
     struct cancel *ending; /* fired when the mount ends: what runs in the background stops */
     struct opened_list *handles, *dir_handles, *parked;

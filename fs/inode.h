@@ -51,6 +51,7 @@ struct inode {
     struct cache_file *file;      /* NULL: nothing open, nothing dirty; holds a pin */
     unsigned users;               /* open handles and operations that use the file; it stays while there are some */
     unsigned handles;             /* open handles among the users */
+    unsigned writers;             /* those that may write */
     uint64_t changes;             /* counts our own changes: a reply asked for before one of them is not news */
     struct listing *listing;      /* directories: last listing; NULL = none */
 };

@@ -52,13 +52,19 @@ int ns_file_get(struct fs *fs, struct inode *i, struct cache_file **ret);
 void ns_file_put(struct inode *i);
 /* A file just made that could not be committed: it is not there. */
 void ns_discard(struct inode *i);
-/* Nobody waits: commits what the file has uncommitted, unless other handles are open. Called while the caller still uses it. */
+/* Nobody waits: commits what the file has uncommitted, unless it is open for writing. Called while the caller still uses it. */
 void ns_commit_later(struct fs *fs, struct inode *i, struct cache_file *f);
+/* Nobody knows of the file yet, which an earlier mount left: commits it. */
+void ns_commit_recovered(struct fs *fs, struct inode *i);
 /* The file's data were written: sets mtime and ctime to now. */
 void ns_written(struct inode *i);
 /* Before a flush: what the inode's attributes say becomes part of the commit of written data. Asks for the object's headers first where those
  * we know are older than attr_ttl. */
 void ns_push_attr(struct fs *fs, struct inode *i, struct cache_file *f, struct cancel *cancel);
+/* Whether that will ask. */
+bool ns_attr_is_old(struct fs *fs, struct inode *i, struct cache_file *f);
+/* The same, from what is known. Does not block. */
+void ns_push_known_attr(struct inode *i, struct cache_file *f);
 /* A commit of ours made `now` this inode's version: cache_params.committed. owner is the inode. */
 void ns_committed(void *owner, const struct store_object *now, bool same_content);
 

@@ -372,6 +372,8 @@ void ns_abandon(struct inode *i)
     if (!f)
         return;
     cache_file_unorphan(f);
+    (void)cache_file_seal(f, NULL); /* as it was before */
+    ns_commit_abandoned(i, f);
     cache_file_unref(f);
 }
 

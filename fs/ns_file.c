@@ -9,9 +9,9 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "base/workq.h"
 #include "cache/cache.h"
 #include "catalog/catalog.h"
+#include "fs/commits.h"
 #include "fs/ns_private.h"
 #include "fs/video.h"
 
@@ -81,44 +81,41 @@ void ns_file_put(struct inode *i)
     }
 }
 
-struct later {
-    struct fs *fs;
-    struct inode *inode; /* pinned, its file in use */
-    struct cache_file *file;
-};
-
-static void commit_later(void *arg)
+void ns_commit_recovered(struct fs *fs, struct inode *i)
 {
-    struct later *l = arg;
-    int r;
+    struct cache_file *f;
 
-    ns_push_attr(l->fs, l->inode, l->file, NULL);
-    r = cache_file_flush(l->file, NULL);
-    if (r < 0) {
-        g_autofree char *path = inode_path(l->inode);
+    mutex_lock(&i->lock);
+    f = i->file;
+    i->users++;
+    mutex_unlock(&i->lock);
+    commits_add(fs->commits, i, f);
+}
 
-        log_error_errno(r, "%s: what was written after its last close is not in the bucket yet", path);
-    }
-    ns_file_put(l->inode);
-    inode_put(l->inode);
-    g_free(l);
+void ns_commit_abandoned(struct inode *i, struct cache_file *f)
+{
+    bool wanted;
+
+    mutex_lock(&i->lock);
+    wanted = i->file == f && i->writers == 0 && cache_file_dirty(f) && !cache_file_failed(f);
+    if (wanted)
+        i->users++;
+    mutex_unlock(&i->lock);
+    if (wanted)
+        commits_add(inode_fs(i)->commits, i, f);
 }
 
 void ns_commit_later(struct fs *fs, struct inode *i, struct cache_file *f)
 {
-    struct later *l;
     bool wanted;
 
     mutex_lock(&i->lock);
-    wanted = !i->unlinked && i->users == 1 && cache_file_data_dirty(f) && !cache_file_failed(f);
+    wanted = !i->unlinked && i->writers == 0 && cache_file_data_dirty(f) && !cache_file_failed(f);
     if (wanted)
         i->users++;
     mutex_unlock(&i->lock);
-    if (!wanted)
-        return;
-    l = g_new(struct later, 1);
-    *l = (struct later){fs, inode_pin(i), f};
-    workq_push(fs->behind, commit_later, l);
+    if (wanted)
+        commits_add(fs->commits, i, f);
 }
 
 void ns_written(struct inode *i)
@@ -131,6 +128,17 @@ void ns_written(struct inode *i)
     mutex_unlock(&i->lock);
 }
 
+static bool wants_renewal(struct fs *fs, struct inode *i, uint64_t *ret_seen)
+{
+    bool wanted;
+
+    mutex_lock(&i->lock);
+    *ret_seen = i->fresh_ns;
+    wanted = i->etag && *i->etag && !i->unlinked && (!i->fresh_ns || clock_mono_ns() - i->fresh_ns >= fs->config->attr_ttl_ns);
+    mutex_unlock(&i->lock);
+    return wanted;
+}
+
 /* What others made of the object's headers since we looked goes below what was set here. That it cannot be had keeps no data from their
  * commit. True when there was anything. */
 static bool renew(struct fs *fs, struct inode *i, struct cancel *cancel)
@@ -138,13 +146,9 @@ static bool renew(struct fs *fs, struct inode *i, struct cancel *cancel)
     g_autofree char *bucket = NULL, *key = NULL;
     _cleanup_object_ struct store_object o = {0};
     uint64_t seen, now = clock_mono_ns();
-    bool wanted, others = false;
+    bool others = false;
 
-    mutex_lock(&i->lock);
-    seen = i->fresh_ns;
-    wanted = i->etag && *i->etag && !i->unlinked && (!seen || now - seen >= fs->config->attr_ttl_ns);
-    mutex_unlock(&i->lock);
-    if (!wanted || inode_key(i, &bucket, &key) < 0 || ns_head(fs, bucket, key, cancel, &o) < 0)
+    if (!wants_renewal(fs, i, &seen) || inode_key(i, &bucket, &key) < 0 || ns_head(fs, bucket, key, cancel, &o) < 0)
         return false;
     mutex_lock(&i->lock);
     if (i->fresh_ns == seen && ns_same_version_locked(fs, i, &o)) /* else a look or a commit of ours came in between */
@@ -153,12 +157,18 @@ static bool renew(struct fs *fs, struct inode *i, struct cancel *cancel)
     return others;
 }
 
-void ns_push_attr(struct fs *fs, struct inode *i, struct cache_file *f, struct cancel *cancel)
+bool ns_attr_is_old(struct fs *fs, struct inode *i, struct cache_file *f)
+{
+    uint64_t seen;
+
+    return cache_file_dirty(f) && wants_renewal(fs, i, &seen);
+}
+
+static void push(struct inode *i, struct cache_file *f, bool others)
 {
     struct store_headers h;
-    bool others, explicit;
+    bool explicit;
 
-    others = cache_file_dirty(f) && renew(fs, i, cancel);
     if (!cache_file_data_dirty(f) && !others)
         return;
     mutex_lock(&i->lock);
@@ -170,6 +180,16 @@ void ns_push_attr(struct fs *fs, struct inode *i, struct cache_file *f, struct c
     else
         cache_file_suggest_headers(f, &h);
     store_headers_clear(&h);
+}
+
+void ns_push_known_attr(struct inode *i, struct cache_file *f)
+{
+    push(i, f, false);
+}
+
+void ns_push_attr(struct fs *fs, struct inode *i, struct cache_file *f, struct cancel *cancel)
+{
+    push(i, f, cache_file_dirty(f) && renew(fs, i, cancel));
 }
 
 void ns_committed(void *owner, const struct store_object *now, bool same_content)

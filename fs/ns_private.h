@@ -27,6 +27,8 @@ int ns_delete_known(struct fs *fs, const char *bucket, const char *key, const ch
 int ns_orphan(struct inode *i, struct cancel *cancel);
 /* After ns_orphan(), the name stayed after all: what is uncommitted will be committed. */
 void ns_abandon(struct inode *i);
+/* The same for its file: commits what is uncommitted, unless it is open for writing. */
+void ns_commit_abandoned(struct inode *i, struct cache_file *f);
 /* The name is gone: detaches, and lets go of a file that only its uncommitted data kept. */
 void ns_mark_unlinked(struct inode *i);
 /* -ENOTEMPTY when the bucket, or we, have anything below dir (NULL: nothing that we know of) but its own marker. */

@@ -65,8 +65,10 @@ static int move_file(struct fs *fs, struct inode *i, struct cache_file *f, struc
         old_etag = g_strdup(i->etag);
         mutex_unlock(&i->lock);
         r = cache_file_flush(f, NULL);
-        if (r < 0)
+        if (r < 0) {
             (void)cache_file_retarget(f, bucket, key, old_etag, NULL);
+            (void)cache_file_seal(f, NULL); /* the journal has the new name of it */
+        }
     }
     if (r == 0 && old_etag)
         r = drop_old(fs, dir, bucket, key, old_etag);

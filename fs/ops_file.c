@@ -8,10 +8,13 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 
+#include "base/cancel.h"
 #include "base/mutex.h"
 #include "base/workq.h"
 #include "cache/cache.h"
+#include "fs/commits.h"
 #include "fs/namespace.h"
 #include "fs/opened.h"
 #include "fs/ops.h"
@@ -30,14 +33,18 @@ static struct handle *handle_of(const struct fuse_file_info *fi)
     return (struct handle *)(uintptr_t)fi->fh;
 }
 
-/* The mount ended with the file open. */
+/* Also when the mount ends with the file open. */
 static void handle_end(struct opened *o)
 {
     struct handle *h = (struct handle *)o;
 
     mutex_lock(&h->inode->lock);
     h->inode->handles--;
+    if (h->writable)
+        h->inode->writers--;
     mutex_unlock(&h->inode->lock);
+    if (h->writable)
+        ns_commit_later(h->fs, h->inode, h->file); /* also what came after the last FLUSH: a shared mapping's pages */
     cache_handle_free(h->data);
     ns_file_put(h->inode);
     inode_put(h->inode);
@@ -66,6 +73,8 @@ static void handle_new(struct fs *fs, struct inode *i, struct cache_file *f, str
     fi->noflush = !h->writable;
     mutex_lock(&i->lock);
     i->handles++;
+    if (h->writable)
+        i->writers++;
     mutex_unlock(&i->lock);
     opened_add(fs->handles, &h->opened);
 }
@@ -140,7 +149,6 @@ void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     struct handle *h = handle_of(fi);
 
     (void)ino;
-    ns_commit_later(h->fs, h->inode, h->file); /* what came after the last FLUSH: a shared mapping's pages */
     handle_free(h);
     reply_parked_err(req, 0);
 }
@@ -175,6 +183,8 @@ struct parked {
         struct cache_read read;
         struct cache_wait wait;
     };
+    struct cancel *renewing; /* constant: of what a flush does before it waits; NULL: nothing */
+    atomic_bool claimed;     /* renewing: by the job that does it, or by who gave up before */
     struct mutex lock; /* taken first of all: libfuse's request lock, and what cancelling takes, come below it */
     bool done;         /* lock */
     int refs;          /* lock: the handler's and the completion's */
@@ -202,6 +212,8 @@ static void parked_unref(struct parked *p)
     mutex_unlock(&p->lock);
     if (last) {
         mutex_fini(&p->lock);
+        if (p->renewing)
+            cancel_free(p->renewing);
         g_free(p);
     }
 }
@@ -300,6 +312,13 @@ static void flush_give_up(void *ctx)
 {
     struct parked *p = ctx;
 
+    if (p->renewing) {
+        cancel_fire(p->renewing);
+        if (!atomic_exchange(&p->claimed, true)) {
+            workq_push(cache_deliver(p->fs->cache), flush_given_up, p);
+            return;
+        }
+    }
     if (cache_flush_cancel(p->handle->data, &p->wait))
         workq_push(cache_deliver(p->fs->cache), flush_given_up, p);
 }
@@ -309,21 +328,59 @@ static void flush_end(struct opened *o)
     flush_give_up(o);
 }
 
+/* On the queue of what asks the bucket before it waits. */
+static void flush_renewed(void *arg)
+{
+    struct parked *p = arg;
+    bool mine = false;
+
+    if (atomic_exchange(&p->claimed, true)) {
+        parked_unref(p);
+        return;
+    }
+    ns_push_known_attr(p->handle->inode, p->handle->file);
+    (void)cache_file_seal(p->handle->file, p->renewing); /* before the bucket is asked anything */
+    ns_push_attr(p->fs, p->handle->inode, p->handle->file, p->renewing);
+    cache_flush(p->handle->data, &p->wait);
+    /* Who gave up before there was a waiter has left it to us. */
+    mutex_lock(&p->lock);
+    if (!p->done && cancel_fired(p->renewing)) /* not done: the handle is still there */
+        mine = cache_flush_cancel(p->handle->data, &p->wait);
+    mutex_unlock(&p->lock);
+    if (mine)
+        flush_done(&p->wait, -EINTR);
+    parked_unref(p);
+}
+
 static void flush(fuse_req_t req, struct handle *h)
 {
-    struct parked *p;
-    struct call c;
+    struct parked *p = parked_new(req, h);
+    struct fs *fs = p->fs;
 
-    call_begin(&c, req);
-    ns_push_attr(c.fs, h->inode, h->file, c.cancel); /* may ask the bucket */
-    call_end(&c);
-    p = parked_new(req, h);
     p->opened.end = flush_end;
     p->interrupt = (struct interrupt){.req = req, .give_up = flush_give_up, .ctx = p};
     p->wait = (struct cache_wait){.done = flush_done, .ctx = p};
-    opened_add(p->fs->parked, &p->opened);
-    cache_flush(h->data, &p->wait);
+    if (ns_attr_is_old(fs, h->inode, h->file)) {
+        p->renewing = cancel_new();
+        atomic_init(&p->claimed, false);
+        p->refs++;
+        opened_add(fs->parked, &p->opened);
+        workq_push(commits_queue(fs->commits), flush_renewed, p);
+    } else {
+        ns_push_known_attr(h->inode, h->file);
+        opened_add(fs->parked, &p->opened);
+        cache_flush(h->data, &p->wait);
+    }
     parked_arm(p);
+}
+
+static void seal(fuse_req_t req, struct handle *h)
+{
+    struct call c;
+
+    call_begin(&c, req);
+    ns_push_known_attr(h->inode, h->file);
+    reply_err(&c, cache_seal(h->data, c.cancel));
 }
 
 void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -331,10 +388,12 @@ void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     struct handle *h = handle_of(fi);
 
     (void)ino;
-    if (h->writable)
-        flush(req, h);
-    else
+    if (!h->writable)
         reply_parked_err(req, 0); /* what others wrote is theirs to publish */
+    else if (h->fs->config->commit == CONFIG_COMMIT_BACKGROUND)
+        seal(req, h);
+    else
+        flush(req, h);
 }
 
 void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)

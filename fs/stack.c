@@ -19,9 +19,11 @@
 #include "fs/drain.h"
 #include "fs/endpoint.h"
 #include "fs/inode.h"
+#include "fs/commits.h"
 #include "fs/interrupt.h"
 #include "fs/namespace.h"
 #include "fs/opened.h"
+#include "fs/recover.h"
 #include "s3/fault.h"
 #include "s3/retry.h"
 #include "s3/stats.h"
@@ -147,7 +149,7 @@ static int check_bucket(struct fs *fs, const struct config *c)
     return explain(c, &q.res);
 }
 
-/* CACHE_DIR/ID, where ID stands for the server: the catalog's and the staging files' place. */
+/* CACHE_DIR/ID, where ID stands for the server: the catalog's and the journals' place. */
 static int make_dirs(struct fs *fs, const struct config *c, char **ret_staging)
 {
     g_autofree char *what = endpoint_identity(c), *dir = NULL;
@@ -155,7 +157,7 @@ static int make_dirs(struct fs *fs, const struct config *c, char **ret_staging)
 
     id[16] = '\0';
     dir = g_build_filename(c->cache_dir, id, NULL);
-    *ret_staging = g_build_filename(dir, "staging", NULL);
+    *ret_staging = g_build_filename(dir, "journal", NULL);
     if (g_mkdir_with_parents(*ret_staging, 0700) < 0 || access(*ret_staging, W_OK | X_OK) < 0) {
         log_error_errno(-errno, "cannot use cache directory %s (option cache_dir)", *ret_staging);
         return EXIT_CONFIG;
@@ -195,6 +197,7 @@ static int open_cache(struct fs *fs, const struct config *c, const char *staging
         .store = fs->store,
         .dir = staging,
         .memory = c->memory,
+        .bucket = c->bucket,
         .disk = c->disk,
         .uploads = c->uploads,
         .part_size = c->part_size,
@@ -243,7 +246,11 @@ int stack_open(struct fs *fs, const struct config *c)
     if (r == 0)
         r = workq_new("behind", RENAMES_AT_ONCE, &fs->behind) < 0 ? EXIT_OTHER : 0;
     if (r == 0)
+        r = commits_new(fs, &fs->commits) < 0 ? EXIT_OTHER : 0;
+    if (r == 0) {
         init_root(fs, c);
+        recover_run(fs);
+    }
     return r;
 }
 
@@ -254,6 +261,7 @@ void stack_close(struct fs *fs)
     opened_close_all(fs->dir_handles);
     if (fs->behind)
         workq_free(fs->behind);
+    commits_free(fs->commits);
     if (fs->inodes)
         (void)drain_run(fs, "", false, NULL); /* after it no commit runs that could ask for a probe */
     if (fs->probes)

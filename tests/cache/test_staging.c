@@ -14,6 +14,7 @@
 #include "base/budget.h"
 #include "base/crc32c.h"
 #include "cache/staging.h"
+#include "cache/sums.h"
 #include "tests/lib/seed.h"
 
 #define PAGE 4096
@@ -228,23 +229,41 @@ static void test_damage(void)
     budget_free(b);
 }
 
-static void test_adopt(void)
+/* A file of an earlier process: its CRCs come from a record. */
+static void test_restore(void)
 {
     struct budget *b = budget_new(8 << 20);
-    struct staging *s;
+    struct staging *s, *again;
     g_autofree uint8_t *buf = g_malloc(3 << 20);
-    uint64_t off, first;
+    g_autofree char *path = g_build_filename(tmp, "named", NULL);
+    g_autoptr(GArray) runs = g_array_new(FALSE, FALSE, sizeof(struct sum));
+    uint64_t off;
     uint32_t crc;
     memset(buf, 9, 3 << 20);
-    g_assert_cmpint(staging_new(tmp, b, &s), ==, 0);
-    first = put(s, buf, 1000);
-    g_assert_cmpint(staging_reserve(s, 3 << 20, &off), ==, 0);
-    g_assert_cmpint(pwrite(staging_fd(s), buf, 3 << 20, (off_t)off), ==, 3 << 20);
-    g_assert_cmpint(staging_crc(s, off, 3 << 20, &crc), ==, -EIO);
-    g_assert_cmpint(staging_adopt(s, off, off, 3 << 20), ==, 0);
-    g_assert_cmpint(staging_crc(s, first + 500, 2 << 20, &crc), ==, 0);
-    g_assert_cmphex(crc, ==, crc32c(0, buf, 2 << 20));
+    g_assert_cmpint(staging_create(path, b, &s), ==, 0);
+    put(s, buf, 1000);
+    off = put(s, buf, 3 << 20);
+    g_assert_cmpint(staging_sums(s, off + 10, 2 << 20, runs), ==, 0);
+    staging_keep(s, true);
     staging_unref(s);
+    g_assert_cmpuint(budget_used(b), ==, 0);
+
+    g_assert_cmpint(staging_open(path, b, &again), ==, 0);
+    g_assert_cmpuint(staging_end(again), ==, (3 << 20) + 1000);
+    g_assert_cmpuint(budget_used(b), ==, (3 << 20) + 4096);
+    g_assert_cmpint(staging_crc(again, off + 10, 5, &crc), ==, -EIO);
+    staging_restore(again, (const struct sum *)(const void *)runs->data, runs->len);
+    g_assert_cmpint(staging_crc(again, off + 500, 1 << 20, &crc), ==, 0);
+    g_assert_cmphex(crc, ==, crc32c(0, buf, 1 << 20));
+    g_assert_cmpint(staging_verify(again, off + 10, 2 << 20), ==, 0);
+    g_assert_cmpint(staging_crc(again, off, 5, &crc), ==, -EIO); /* was not recorded */
+    g_assert_cmpint(staging_crc(again, off + 10 + (2 << 20), 1, &crc), ==, -EIO);
+    g_assert_cmpint(pwrite(staging_fd(again), "x", 1, (off_t)off + 5000), ==, 1);
+    g_assert_cmpint(staging_verify(again, off + 10, 2 << 20), ==, -EIO);
+    staging_unref(again);
+    g_assert_cmpint(access(path, F_OK), ==, -1); /* not kept this time */
+    g_assert_cmpint(staging_open(path, b, &again), ==, -ENOENT);
+    g_assert_cmpuint(budget_used(b), ==, 0);
     budget_free(b);
 }
 
@@ -269,7 +288,7 @@ int main(int argc, char **argv)
     g_test_add_func("/staging/many", test_many);
     g_test_add_func("/staging/crc", test_crc);
     g_test_add_func("/staging/damage", test_damage);
-    g_test_add_func("/staging/adopt", test_adopt);
+    g_test_add_func("/staging/restore", test_restore);
     g_test_add_func("/staging/errors", test_errors);
     int r = g_test_run();
     g_assert_cmpint(g_rmdir(tmp), ==, 0); /* nothing with a name was left */

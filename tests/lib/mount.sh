@@ -66,7 +66,7 @@ store_up() {
 
 mnt_is_mounted() { grep -q " ${1:-$MNT} fuse" /proc/self/mounts; }
 # The mount answers requests, or its daemon has ended. (It may replace a dead mount between two looks; then a directory answers.)
-mnt_is_ready() { tap_gone "$mnt_daemon" || { mnt_is_mounted && timeout 60 stat "$MNT/." >/dev/null 2>&1 && mnt_is_mounted; }; }
+mnt_is_ready() { tap_gone "$mnt_daemon" || { mnt_is_mounted && timeout 60 stat -f "$MNT" >/dev/null 2>&1 && mnt_is_mounted; }; }
 mnt_up() {
     local opts="cache_dir=$T/cache" o
     [ -z "$MLOPSFS_PLAIN" ] || return 0

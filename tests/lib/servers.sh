@@ -207,7 +207,7 @@ s3_get() { s3_curl "$S3_BUCKET/$(s3_encode "$1")" -f; }
 s3_sha() { s3_get "$1" | sha; }
 s3_head() { s3_curl "$S3_BUCKET/$(s3_encode "$1")" -f -I | tr -d '\r'; }
 s3_header() { s3_head "$1" | sed -n "s/^$2: *//Ip"; } # KEY NAME
-s3_exists() { s3_head "$1" >/dev/null 2>&1; }
+s3_exists() { s3_curl "$S3_BUCKET/$(s3_encode "$1")" -f -I -o /dev/null 2>/dev/null; }
 s3_etag() { s3_head "$1" | sed -n 's/^[Ee][Tt]ag: *"\(.*\)"/\1/p'; }
 s3_rm() { s3_curl "$S3_BUCKET/$(s3_encode "$1")" -f -X DELETE; }
 s3_ls() { # [PREFIX]

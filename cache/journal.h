@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * journal: the durable record of what was sealed and is not yet in the bucket. An instance is one
+ * mount's: a directory with a lock (flock), a database, and the staging files that its records
+ * refer to. It outlives a mount that was killed, and is adopted by the next one of its bucket.
+ *
+ * A seal says what is to become the object of a key: where its bytes are, its headers, the version
+ * it replaces, and the UUIDs by which the object is known as ours if the request's reply was lost.
+ * An upload is a multipart upload of ours that was not completed or aborted yet.
+ *
+ * A record that was written survives the process; power is another matter (SQLite's WAL,
+ * synchronous=NORMAL: never torn, the last ones may be missing).
+ *
+ * Thread-safe. Every function blocks on the disk; none waits for the network. Errors are 0 or
+ * -errno (-ENOSPC, -EIO, -EUCLEAN: the database is damaged), not logged unless said.
+ */
+#pragma once
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include "s3/store.h"
+
+struct extents;
+struct journal;
+
+/* A part of an upload: its place in the content, and its ETag, NULL while its bytes are not there. */
+struct journal_part {
+    unsigned number;
+    uint64_t off, len;
+    const char *etag;
+    struct store_checksum checksum;
+};
+
+struct journal_upload {
+    uint64_t file; /* whose it is */
+    const char *bucket, *key, *id;
+    char uuid[37]; /* that its object will carry */
+    bool with_checksums; /* it was created so (s3/store.h) */
+    struct store_headers headers;
+    GPtrArray *parts; /* struct journal_part*, ascending without gap from part 1; of a seal, or loaded */
+};
+
+struct journal_attempt;
+
+struct journal_seal {
+    uint64_t file;    /* one seal a file */
+    uint64_t staging; /* journal_staging_path()'s number; 0: no byte is staged */
+    uint64_t gen;     /* rises with every seal of the file */
+    uint64_t staged_end; /* what is staged below it is of this seal or an earlier one */
+    char *bucket, *key;
+    char *expect; /* ETag of the version it replaces; NULL: none; "*": any */
+    bool has_base; /* BASE in the map is of this version */
+    char *base_bucket, *base_key;
+    struct store_object base; /* etag, size, mtime, headers */
+    struct extents *map;
+    GArray *sums; /* struct sum: of all STAGED in map; loaded: in order of their offsets */
+    struct store_headers headers;
+    bool data_dirty, headers_dirty, moved;
+    char uuid[37]; /* of the object, if it is not made by an upload; "": no request goes with the seal */
+    const struct journal_upload *upload; /* that has parts of it, or NULL. To record it, uuid and headers, and id (or NULL) and parts
+                                          * will do; in loaded seals it is one of the uploads */
+    GPtrArray *earlier; /* to record it: struct journal_attempt*, what was requested before and may yet turn out; NULL: none */
+};
+
+/* What a request for a file may have left in the bucket: as in cache/outcome.c. */
+struct journal_attempt {
+    uint64_t file, gen, staged_end, size;
+    char *bucket, *key;
+    char uuid[37];
+    bool data_dirty;
+    struct store_headers headers;
+};
+
+struct journal_content {
+    GPtrArray *seals;    /* struct journal_seal* */
+    GPtrArray *uploads;  /* struct journal_upload* */
+    GPtrArray *attempts; /* struct journal_attempt*, those of a file in the order of their seals */
+};
+
+/* A new instance below dir (exists), for a mount of bucket (NULL: of all buckets). */
+int journal_new(const char *dir, const char *bucket, struct journal **ret);
+/* Opens every instance below dir that nobody holds and that was a mount of this bucket (NULL: of
+ * any), and holds it. Empty ones are removed. Damaged ones are logged and left where they are.
+ * *ret: struct journal*, the caller frees each. */
+int journal_adopt(const char *dir, const char *bucket, GPtrArray **ret);
+/* Lets go of the instance; removes it with its files if it has no seal and no upload. NULL is fine. */
+void journal_free(struct journal *j);
+
+const char *journal_dir(const struct journal *j);
+/* A number that no file or staging file of this instance has had. Never 0. Does not block. */
+uint64_t journal_number(struct journal *j);
+char *journal_staging_path(const struct journal *j, uint64_t staging); /* g_free */
+
+/* Records a seal, in place of the file's last one, and (uuid is not "") what its request may leave in the bucket, in place of all
+ * but the earlier ones. The parts are those of its upload, and no others. At once, or not at all. */
+int journal_seal(struct journal *j, const struct journal_seal *s);
+/* The same without the seal: a newer one is there. */
+int journal_attempt(struct journal *j, const struct journal_seal *s);
+/* The file's content (0: no file's) is in the bucket, or is to be forgotten: so are its seal and attempts. The upload (NULL: none)
+ * was completed. */
+int journal_forget(struct journal *j, uint64_t file, const char *upload_id);
+/* Records an upload that was created. */
+int journal_upload(struct journal *j, const struct journal_upload *u);
+/* Records parts of an upload, in place of those with the same numbers. */
+int journal_parts(struct journal *j, const char *upload_id, const struct journal_part *parts, size_t n);
+/* The upload was completed, or aborted. */
+int journal_upload_ended(struct journal *j, const char *upload_id);
+
+GPtrArray *journal_parts_new(void);                    /* of struct journal_part*, which it frees */
+void journal_upload_clear(struct journal_upload *u);   /* frees what it holds, not u */
+GPtrArray *journal_attempts_new(void);                 /* of struct journal_attempt*, which it frees */
+/* All that is recorded. 0 or -errno; free with journal_content_free(). */
+int journal_load(struct journal *j, struct journal_content **ret);
+void journal_content_free(struct journal_content *c);
+
+static inline void journal_contentp_free(struct journal_content **c)
+{
+    journal_content_free(*c);
+}
+#define _cleanup_journal_content_ __attribute__((cleanup(journal_contentp_free)))

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * journal_private: what journal.c (instances) and journal_rows.c (what they record) share.
+ */
+#pragma once
+#include <stdatomic.h>
+
+#include "base/mutex.h"
+#include "base/sqlite.h"
+#include "cache/journal.h"
+
+struct journal {
+    char *parent, *dir;
+    int lock_fd;
+    bool same_boot; /* constant: all its records were written since this machine started */
+    atomic_uint_fast64_t number;
+    struct mutex lock;
+    sqlite3 *db; /* lock */
+};
+
+/* Buckets and keys are blobs: any bytes. NULL stays NULL. */
+void journal_bind(sqlite3_stmt *st, int n, const char *text);
+char *journal_column(sqlite3_stmt *st, int n); /* g_free */

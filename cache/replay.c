@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * replay: cache_adopt(): files from the journals of earlier mounts, as they were when they were
+ * sealed. Nothing is asked of the bucket here: what a request of then may have left there is in the
+ * files' attempts (outcome.h), and the next commit looks. Threads: the one that mounts; aborting
+ * uploads that belong to nothing is the janitor's.
+ */
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/workq.h"
+#include "cache/file.h"
+#include "cache/journal.h"
+#include "cache/outcome.h"
+#include "cache/stream.h"
+#include "cache/sums.h"
+
+/* ---- one file ---- */
+
+static gint by_source(gconstpointer a, gconstpointer b)
+{
+    const struct extent *x = a, *y = b;
+    return x->src < y->src ? -1 : x->src > y->src;
+}
+
+/* What the map does not refer to is garbage. -EUCLEAN when it refers to what is not there. */
+static int drop_unreferenced(struct staging *s, const struct extents *map)
+{
+    g_autoptr(GArray) used = g_array_new(FALSE, FALSE, sizeof(struct extent));
+    struct extent x;
+    for (uint64_t off = 0; extents_next(map, off, &x); off = x.off + x.len)
+        if (x.kind == EXTENT_STAGED)
+            g_array_append_val(used, x);
+    g_array_sort(used, by_source);
+    uint64_t end = staging_end(s), at = 0;
+    for (guint i = 0; i < used->len; i++) {
+        const struct extent *u = &g_array_index(used, struct extent, i);
+        if (u->src < at || u->src + u->len > end)
+            return -EUCLEAN;
+        if (u->src > at)
+            staging_drop(s, at, u->src - at);
+        at = u->src + u->len;
+    }
+    if (end > at)
+        staging_drop(s, at, end - at);
+    return 0;
+}
+
+static int open_staging(struct cache_file *f, const struct journal_seal *s)
+{
+    g_autofree char *path = journal_staging_path(f->journal, s->staging);
+    struct staging *staging = NULL;
+    bool needed = extents_has(s->map, 0, UINT64_MAX, EXTENT_STAGED);
+    if (s->staging == 0)
+        return needed ? -EUCLEAN : 0;
+    int r = staging_open(path, f->cache->disk, &staging);
+    if (r == -ENOENT && !needed)
+        return 0;
+    if (r < 0)
+        return r;
+    r = drop_unreferenced(staging, s->map);
+    if (r < 0) {
+        staging_keep(staging, true);
+        staging_unref(staging);
+        return r;
+    }
+    staging_restore(staging, (const struct sum *)(const void *)s->sums->data, s->sums->len);
+    f->staging = staging;
+    f->staging_number = s->staging;
+    f->recorded_pin = g_new0(struct staging_pin, 1);
+    staging_pin(staging, f->recorded_pin);
+    return 0;
+}
+
+static void restore_map(struct cache_file *f, const struct extents *from)
+{
+    struct extent x;
+    for (uint64_t off = 0; extents_next(from, off, &x); off = x.off + x.len)
+        extents_set(f->map, x.off, x.len, x.kind, x.src);
+    f->fresh = !extents_has(f->map, 0, UINT64_MAX, EXTENT_BASE);
+    while (f->fresh && extents_next(f->map, f->cursor, &x) && x.kind != EXTENT_ZERO)
+        f->cursor = x.off + x.len;
+}
+
+static void restore_state(struct cache_file *f, const struct journal_seal *s)
+{
+    /* "*" was said of the version that was there then; whatever is there now is somebody's. */
+    f->expect = g_strcmp0(s->expect, "*") != 0 ? g_strdup(s->expect) : NULL;
+    if (s->has_base)
+        f->base = file_base_new(s->base_bucket, s->base_key, &s->base);
+    store_headers_copy(&f->headers, &s->headers);
+    restore_map(f, s->map);
+    f->gen = f->recorded_gen = s->gen;
+    f->data_dirty = s->data_dirty;
+    f->headers_dirty = s->headers_dirty;
+    f->moved = s->moved;
+    f->data_gen = s->data_dirty ? s->gen : 0;
+    f->headers_gen = s->headers_dirty ? s->gen : 0;
+    file_recorded_locked(f, true);
+}
+
+static bool same_target(const struct journal_seal *s, const struct journal_upload *u)
+{
+    return u && strcmp(u->bucket, s->bucket) == 0 && strcmp(u->key, s->key) == 0;
+}
+
+/* The file of a seal, or NULL: said why, and its record stays. */
+static struct cache_file *file_of_seal(struct cache *c, struct journal *j, const struct journal_content *content,
+                                       const struct journal_seal *s)
+{
+    struct cache_file *f = file_new(c, j, s->file, s->bucket, s->key);
+    bool upload = same_target(s, s->upload);
+    int r = open_staging(f, s);
+    if (r == 0 && !upload && extents_has(s->map, 0, UINT64_MAX, EXTENT_PUNCHED))
+        r = -ENODATA;
+    mutex_lock(&f->lock);
+    f->kept = true; /* whatever happens, until it is in the bucket */
+    if (r == 0) {
+        restore_state(f, s);
+        for (guint i = 0; i < content->attempts->len; i++) {
+            const struct journal_attempt *a = content->attempts->pdata[i];
+            if (a->file == s->file)
+                outcome_restore_locked(f, a);
+        }
+        if (upload)
+            stream_restore_locked(f, s->upload);
+        file_count_locked(f);
+    }
+    mutex_unlock(&f->lock);
+    if (r == 0)
+        return f;
+    log_error_errno(r, "%s/%s: what was written to it before a crash cannot be read again; what there is of it stays in %s",
+                    s->bucket, s->key, journal_dir(j));
+    cache_file_unref(f);
+    return NULL;
+}
+
+/* ---- uploads of nothing ---- */
+
+struct leftover {
+    struct cache *cache;
+    struct journal *journal;
+    char *bucket, *key, *id;
+};
+
+static void abort_leftover(void *arg)
+{
+    struct leftover *l = arg;
+    _cleanup_request_ struct store_request req = {.verb = STORE_MPU_ABORT,
+                                                  .prio = STORE_PRIO_META,
+                                                  .bucket = l->bucket,
+                                                  .key = l->key,
+                                                  .upload_id = l->id};
+    int r = store_run(l->cache->store, &req, NULL);
+    if (r == 0)
+        r = journal_upload_ended(l->journal, l->id);
+    if (r < 0)
+        log_warning_errno(r, "cannot end an upload of %s/%s that a crash left; the next mount will try again", l->bucket,
+                          l->key);
+    g_free(l->bucket);
+    g_free(l->key);
+    g_free(l->id);
+    g_free(l);
+}
+
+static bool is_used(const struct journal_content *content, const struct journal_upload *u)
+{
+    for (guint i = 0; i < content->seals->len; i++) {
+        const struct journal_seal *s = content->seals->pdata[i];
+        if (s->upload == u && same_target(s, u))
+            return true;
+    }
+    return false;
+}
+
+static void abort_leftovers(struct cache *c, struct journal *j, const struct journal_content *content)
+{
+    for (guint i = 0; i < content->uploads->len; i++) {
+        const struct journal_upload *u = content->uploads->pdata[i];
+        if (is_used(content, u))
+            continue;
+        struct leftover *l = g_new(struct leftover, 1);
+        *l = (struct leftover){c, j, g_strdup(u->bucket), g_strdup(u->key), g_strdup(u->id)};
+        workq_push(c->janitor, abort_leftover, l);
+    }
+}
+
+/* ---- an instance ---- */
+
+static bool is_named(const struct journal *j, const struct journal_content *content, const char *path)
+{
+    for (guint i = 0; i < content->seals->len; i++) {
+        const struct journal_seal *s = content->seals->pdata[i];
+        g_autofree char *staged = journal_staging_path(j, s->staging);
+        if (strcmp(staged, path) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* What had been written and not sealed. */
+static void remove_unsealed(const struct journal *j, const struct journal_content *content)
+{
+    g_autoptr(GDir) d = g_dir_open(journal_dir(j), 0, NULL);
+    const char *name;
+    while (d && (name = g_dir_read_name(d))) {
+        g_autofree char *path = g_build_filename(journal_dir(j), name, NULL);
+        if (g_str_has_suffix(name, ".staged") && !is_named(j, content, path) && unlink(path) < 0)
+            log_warning_errno(-errno, "cannot remove %s", path);
+    }
+}
+
+static int adopt(struct cache *c, struct journal *j, bool (*adopted)(void *ctx, struct cache_file *f), void *ctx)
+{
+    _cleanup_journal_content_ struct journal_content *content = NULL;
+    int r = journal_load(j, &content);
+    if (r < 0)
+        return log_error_errno(r, "cannot read the journal in %s; what it has of an earlier mount stays there", journal_dir(j));
+    remove_unsealed(j, content);
+    for (guint i = 0; i < content->seals->len; i++) {
+        struct cache_file *f = file_of_seal(c, j, content, content->seals->pdata[i]);
+        if (!f || adopted(ctx, f))
+            continue;
+        mutex_lock(&f->lock);
+        committer_start_locked(f);
+        mutex_unlock(&f->lock);
+        cache_file_unref(f);
+    }
+    abort_leftovers(c, j, content);
+    return 0;
+}
+
+int cache_adopt(struct cache *c, bool (*adopted)(void *ctx, struct cache_file *f), void *ctx)
+{
+    g_autoptr(GPtrArray) found = NULL;
+    int r = journal_adopt(c->dir, c->bucket, &found);
+    if (r < 0)
+        return log_error_errno(r, "cannot look for journals in %s", c->dir);
+    for (guint i = 0; i < found->len; i++) {
+        g_ptr_array_add(c->adopted, found->pdata[i]);
+        (void)adopt(c, found->pdata[i], adopted, ctx);
+    }
+    return 0;
+}

@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * seal: see seal.h. Threads: any. A file's records are written one after another (`recording`), and
+ * never an older one over a newer one; what is recorded is under the file's lock.
+ */
+#include "cache/seal.h"
+
+#include <errno.h>
+#include <uuid/uuid.h>
+
+#include "base/log.h"
+#include "cache/journal.h"
+#include "cache/outcome.h"
+#include "cache/stream.h"
+#include "cache/sums.h"
+
+/* The stream's upload with the parts that it has by now; its other parts go up again. */
+static void take_upload_locked(struct commit *c)
+{
+    const struct stream *s = c->stream;
+    struct journal_upload *u = &c->upload;
+    u->id = g_strdup(stream_upload_id(s));
+    g_strlcpy(u->uuid, stream_uuid(s), sizeof(u->uuid));
+    store_headers_copy(&u->headers, stream_headers(s));
+    u->parts = journal_parts_new();
+    for (size_t i = 0; u->id && i < c->n_done; i++) {
+        const struct plan_done *d = &c->done[i];
+        unsigned number = (unsigned)i + 1;
+        struct journal_part *part = g_new0(struct journal_part, 1);
+        *part = (struct journal_part){.number = number, .off = d->off, .len = d->len};
+        if (!d->stale) {
+            part->etag = g_strdup(stream_part_etag(s, number));
+            part->checksum = stream_part_checksum(s, number);
+        }
+        g_ptr_array_add(u->parts, part);
+    }
+}
+
+void seal_take_locked(struct commit *c)
+{
+    struct cache_file *f = c->file;
+    c->untagged_ns = f->untagged_ns;
+    c->gen = f->gen;
+    c->staged_end = f->reserved ? f->res_src : f->staging ? staging_end(f->staging) : 0;
+    c->map = extents_slice(f->map, 0, UINT64_MAX);
+    store_headers_copy(&c->headers, &f->headers);
+    c->bucket = g_strdup(f->bucket);
+    c->key = g_strdup(f->key);
+    c->expect = g_strdup(f->expect);
+    c->base = f->base ? file_base_ref(f->base) : NULL;
+    c->data_dirty = f->data_dirty;
+    c->headers_dirty = f->headers_dirty;
+    c->moved = f->moved;
+    if (f->staging) {
+        c->staging = f->staging;
+        staging_pin(f->staging, &c->pin);
+        c->record_pin = g_new0(struct staging_pin, 1);
+        staging_pin(f->staging, c->record_pin);
+        c->staging_number = f->staging_number;
+    }
+    uuid_t id;
+    uuid_generate(id);
+    uuid_unparse_lower(id, c->uuid);
+    c->earlier = outcome_attempts_locked(f);
+    c->stream = f->stream;
+    if (!c->stream)
+        return;
+    c->n_done = stream_parts(c->stream, &c->done);
+    take_upload_locked(c);
+}
+
+void seal_clear(struct commit *c)
+{
+    journal_upload_clear(&c->upload);
+    if (c->earlier)
+        g_ptr_array_unref(c->earlier);
+    extents_free(c->map);
+    store_headers_clear(&c->headers);
+    g_free(c->bucket);
+    g_free(c->key);
+    g_free(c->expect);
+    file_base_unref(c->base);
+    staging_unpin(&c->pin);
+    file_pin_free(c->record_pin);
+    g_free(c->done);
+}
+
+/* ---- the record ---- */
+
+static void enter_locked(struct cache_file *f)
+{
+    while (f->recording)
+        cond_wait(&f->changed, &f->lock);
+    f->recording = true;
+}
+
+static void leave_locked(struct cache_file *f)
+{
+    f->recording = false;
+    cond_broadcast(&f->changed);
+}
+
+bool seal_is_recorded_locked(const struct cache_file *f)
+{
+    return f->recorded && f->recorded_gen == f->gen;
+}
+
+/* The CRCs of what is staged. */
+static int find_sums(const struct commit *c, GArray *sums)
+{
+    struct extent x;
+    int r = 0;
+    for (uint64_t off = 0; r == 0 && extents_next(c->map, off, &x); off = x.off + x.len)
+        if (x.kind == EXTENT_STAGED)
+            r = staging_sums(c->staging, x.src, x.len, sums);
+    return r;
+}
+
+/* All borrowed from c; without sums. */
+static struct journal_seal seal_of(struct commit *c)
+{
+    struct journal_seal s = {
+        .file = c->file->number,
+        .staging = c->staging_number,
+        .gen = c->gen,
+        .staged_end = c->staged_end,
+        .bucket = c->bucket,
+        .key = c->key,
+        .expect = c->expect,
+        .has_base = c->base != NULL,
+        .map = c->map,
+        .headers = c->headers,
+        .data_dirty = c->data_dirty,
+        .headers_dirty = c->headers_dirty,
+        .moved = c->moved,
+        .upload = c->stream ? &c->upload : NULL,
+        .earlier = c->earlier,
+    };
+    g_strlcpy(s.uuid, c->uuid, sizeof(s.uuid));
+    if (c->base) {
+        s.base_bucket = c->base->bucket;
+        s.base_key = c->base->key;
+        s.base = c->base->object;
+    }
+    return s;
+}
+
+static int record(struct commit *c)
+{
+    g_autoptr(GArray) sums = g_array_new(FALSE, FALSE, sizeof(struct sum));
+    struct journal_seal s = seal_of(c);
+    s.sums = sums;
+    int r = find_sums(c, sums);
+    return r < 0 ? r : journal_seal(c->file->journal, &s);
+}
+
+static int failed(struct commit *c, int r)
+{
+    return log_error_errno(r, "cannot record %s/%s in the journal in %s", c->bucket, c->key,
+                           journal_dir(c->file->journal));
+}
+
+/* Within enter_locked(), which is not the lock's: unlocks. */
+static int record_locked(struct commit *c)
+{
+    struct cache_file *f = c->file;
+    mutex_unlock(&f->lock);
+    int r = record(c);
+    mutex_lock(&f->lock);
+    if (r < 0)
+        return r;
+    struct staging_pin *old = f->recorded_pin;
+    f->recorded_pin = g_steal_pointer(&c->record_pin);
+    f->recorded_gen = c->gen;
+    file_recorded_locked(f, true);
+    mutex_unlock(&f->lock);
+    file_pin_free(old);
+    mutex_lock(&f->lock);
+    return 0;
+}
+
+int seal_record(struct commit *c)
+{
+    struct cache_file *f = c->file;
+    if (!c->data_dirty && !c->headers_dirty && !c->moved)
+        return 0;
+    int r;
+    mutex_lock(&f->lock);
+    enter_locked(f);
+    if (f->recorded && f->recorded_gen > c->gen) {
+        /* A close came in between. What is about to be requested must be known all the same. */
+        struct journal_seal s = seal_of(c);
+        mutex_unlock(&f->lock);
+        r = journal_attempt(f->journal, &s);
+        mutex_lock(&f->lock);
+    } else {
+        r = record_locked(c);
+    }
+    leave_locked(f);
+    mutex_unlock(&f->lock);
+    return r < 0 ? failed(c, r) : 0;
+}
+
+int seal_forget(struct cache_file *f, uint64_t gen, const char *upload_id)
+{
+    struct staging_pin *pin = NULL;
+    int r = 0;
+    mutex_lock(&f->lock);
+    enter_locked(f);
+    bool recorded = f->recorded && f->recorded_gen <= gen;
+    mutex_unlock(&f->lock);
+    if (recorded || upload_id)
+        r = journal_forget(f->journal, recorded ? f->number : 0, upload_id);
+    mutex_lock(&f->lock);
+    if (recorded && r == 0) {
+        pin = g_steal_pointer(&f->recorded_pin);
+        file_recorded_locked(f, false);
+        f->kept = false;
+    }
+    if (r < 0)
+        log_error_errno(r, "cannot take what is known of %s/%s from the journal in %s", f->bucket,
+                        f->key, journal_dir(f->journal));
+    leave_locked(f);
+    mutex_unlock(&f->lock);
+    file_pin_free(pin);
+    return r;
+}
+
+static bool is_punched_locked(const struct cache_file *f)
+{
+    return extents_has(f->map, 0, UINT64_MAX, EXTENT_PUNCHED);
+}
+
+static int wait_for_upload_locked(struct cache_file *f, struct cancel *cancel)
+{
+    int r = 0;
+    while (r == 0 && f->commit == COMMIT_RUNNING && is_punched_locked(f))
+        r = file_wait_locked(f, cancel);
+    return r;
+}
+
+int cache_file_seal(struct cache_file *f, struct cancel *cancel)
+{
+    struct commit c = {.file = f, .cache = f->cache};
+    struct cancel_watch watch = {.fired = file_wake, .ctx = f};
+    cancel_watch(cancel, &watch);
+    mutex_lock(&f->lock);
+    int r = wait_for_upload_locked(f, cancel);
+    enter_locked(f); /* from here to its end no other record comes in between, nor goes */
+    if (r == 0 && file_dirty_locked(f) && !seal_is_recorded_locked(f)) {
+        seal_take_locked(&c);
+        *c.uuid = '\0'; /* no request goes with it */
+        /* A commit under way may yet send parts that this content does not have. */
+        if (f->commit == COMMIT_RUNNING)
+            c.stream = NULL;
+        r = record_locked(&c);
+    }
+    leave_locked(f);
+    mutex_unlock(&f->lock);
+    if (r < 0 && r != -EINTR)
+        failed(&c, r);
+    seal_clear(&c);
+    cancel_unwatch(cancel, &watch);
+    return r;
+}
+
+int cache_seal(struct cache_handle *h, struct cancel *cancel)
+{
+    struct cache_file *f = h->file;
+    int r = cache_file_seal(f, cancel);
+    mutex_lock(&f->lock);
+    int unseen = committer_unseen_locked(h);
+    mutex_unlock(&f->lock);
+    return r < 0 ? r : unseen;
+}
+
+/* ---- uploads ---- */
+
+void seal_upload(struct cache_file *f, struct journal_upload *u)
+{
+    u->file = f->number;
+    int r = journal_upload(f->journal, u);
+    if (r < 0)
+        log_warning_errno(r, "cannot record the upload of %s/%s in the journal: nobody would end it "
+                             "after a crash", u->bucket, u->key);
+}
+
+int seal_upload_parts(struct cache_file *f, const char *upload_id, const struct journal_part *parts,
+                      size_t n)
+{
+    int r = journal_parts(f->journal, upload_id, parts, n);
+    if (r < 0)
+        log_warning_errno(r, "cannot record parts of an upload in the journal in %s",
+                          journal_dir(f->journal));
+    return r;
+}
+
+void seal_upload_ended(struct cache_file *f, const char *upload_id)
+{
+    int r = journal_upload_ended(f->journal, upload_id);
+    if (r < 0)
+        log_warning_errno(r, "cannot take an upload from the journal in %s", journal_dir(f->journal));
+}

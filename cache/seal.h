@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * seal: the content of a file as of one moment, and its record in the journal, which survives this
+ * process. A close records a seal; a commit takes one, records it and publishes it. Also the uploads
+ * of a file, which the record of a seal may refer to. Nothing here waits for the network.
+ */
+#pragma once
+#include "cache/commit.h"
+
+struct journal_part;
+struct journal_upload;
+
+/* Fills in the sealed part of c: pins what is staged now. */
+void seal_take_locked(struct commit *c);
+void seal_clear(struct commit *c);
+
+/* The journal has what the file is now. */
+bool seal_is_recorded_locked(const struct cache_file *f);
+/* Records it, in place of earlier ones of the file; without effect when there is nothing to commit. Disk. 0 or -errno (logged). */
+int seal_record(struct commit *c);
+/* What was recorded up to generation gen is in the bucket, or is to be forgotten; so is the upload (NULL: none), which was completed.
+ * Disk; no lock held. 0, or -errno (logged): it is still known. */
+int seal_forget(struct cache_file *f, uint64_t gen, const char *upload_id);
+
+/* An upload of the file was created (u->file is filled in here). Disk. Failures are logged: nobody would end it after a crash. */
+void seal_upload(struct cache_file *f, struct journal_upload *u);
+/* Parts of it. 0 or -errno (logged). */
+int seal_upload_parts(struct cache_file *f, const char *upload_id, const struct journal_part *parts, size_t n);
+/* It was completed or aborted. */
+void seal_upload_ended(struct cache_file *f, const char *upload_id);

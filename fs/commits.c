@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * commits: see commits.h. Threads: a workq's, which wait for the bucket, and a timerq's, which gives
+ * them what is to be tried again. Under `lock`: the items that wait for their time.
+ */
+#include "fs/commits.h"
+
+#include <errno.h>
+
+#include "base/cancel.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mutex.h"
+#include "base/timerq.h"
+#include "base/workq.h"
+#include "cache/cache.h"
+#include "fs/inode.h"
+#include "fs/namespace.h"
+
+#define AT_ONCE 64
+#define FIRST_NS NSEC_PER_SEC
+#define LAST_NS (60 * NSEC_PER_SEC)
+
+struct commits {
+    struct fs *fs;
+    struct workq *work, *renewals;
+    struct timerq *timers;
+    struct mutex lock;
+    bool ended;          /* lock: nothing is put off any more */
+    GHashTable *waiting; /* lock: set of struct item* that a timer will bring back */
+};
+
+struct item {
+    struct timer timer;
+    struct commits *commits;
+    struct inode *inode; /* pinned, its file in use */
+    struct cache_file *file;
+    uint64_t pause_ns; /* before the next try */
+};
+
+static void item_end(struct item *it)
+{
+    ns_file_put(it->inode);
+    inode_put(it->inode);
+    g_free(it);
+}
+
+/* Trying again helps where the server was away or failed; not where it, or somebody else, said no. */
+static bool may_pass(int r)
+{
+    switch (r) {
+    case -ESTALE:
+    case -EACCES:
+    case -EPERM:
+    case -EFBIG:
+    case -EINVAL:
+    case -ENAMETOOLONG:
+    case -ENOENT:
+        return false;
+    default:
+        return true;
+    }
+}
+
+static void commit_item(void *arg);
+
+static void item_due(void *arg)
+{
+    struct item *it = arg;
+    struct commits *c = it->commits;
+
+    mutex_lock(&c->lock);
+    g_hash_table_remove(c->waiting, it);
+    mutex_unlock(&c->lock);
+    workq_push(c->work, commit_item, it);
+}
+
+static void try_later(struct item *it)
+{
+    struct commits *c = it->commits;
+
+    uint64_t due = clock_mono_ns() + it->pause_ns;
+    bool ended;
+
+    it->timer = (struct timer){.fn = item_due, .arg = it};
+    it->pause_ns = MIN(it->pause_ns * 2, LAST_NS);
+    mutex_lock(&c->lock);
+    ended = c->ended;
+    if (!ended) {
+        g_hash_table_add(c->waiting, it);
+        timerq_add(c->timers, &it->timer, due);
+    }
+    mutex_unlock(&c->lock);
+    if (ended)
+        item_end(it);
+}
+
+static void commit_item(void *arg)
+{
+    struct item *it = arg;
+    struct commits *c = it->commits;
+    struct cancel *ending = c->fs->ending;
+    bool again;
+    int r;
+
+    ns_push_attr(c->fs, it->inode, it->file, ending);
+    r = cancel_fired(ending) ? -EINTR : cache_file_flush(it->file, ending);
+    again = r < 0 && may_pass(r) && !cancel_fired(ending);
+    if (r < 0 && r != -EINTR && it->pause_ns == FIRST_NS) {
+        g_autofree char *path = inode_path(it->inode);
+
+        log_error_errno(r, "%s: what was written to it is not in the bucket yet%s", path,
+                        again ? "; it is tried again" : ", and stays here: `mlopsfs sync` tries again");
+    }
+    if (again)
+        try_later(it);
+    else
+        item_end(it);
+}
+
+int commits_new(struct fs *fs, struct commits **ret)
+{
+    struct commits *c = g_new0(struct commits, 1);
+    int r;
+
+    c->fs = fs;
+    mutex_init(&c->lock, RANK_COMMIT);
+    c->waiting = g_hash_table_new(NULL, NULL);
+    r = workq_new("commits", AT_ONCE, &c->work);
+    if (r == 0)
+        r = workq_new("renewals", AT_ONCE, &c->renewals);
+    if (r == 0)
+        r = timerq_new("retries", &c->timers);
+    if (r < 0) {
+        commits_free(c);
+        return r;
+    }
+    *ret = c;
+    return 0;
+}
+
+/* Those that no timer brings back any more. */
+static GPtrArray *end_waiting(struct commits *c)
+{
+    GPtrArray *items = g_ptr_array_new();
+    GHashTableIter it;
+    gpointer item;
+
+    mutex_lock(&c->lock);
+    c->ended = true;
+    g_hash_table_iter_init(&it, c->waiting);
+    while (g_hash_table_iter_next(&it, &item, NULL)) {
+        if (!timerq_remove(c->timers, &((struct item *)item)->timer))
+            continue; /* its time has just come */
+        g_hash_table_iter_remove(&it);
+        g_ptr_array_add(items, item);
+    }
+    mutex_unlock(&c->lock);
+    return items;
+}
+
+void commits_free(struct commits *c)
+{
+    g_autoptr(GPtrArray) items = NULL;
+
+    if (!c)
+        return;
+    items = end_waiting(c);
+    for (guint n = 0; n < items->len; n++)
+        item_end(items->pdata[n]);
+    if (c->timers)
+        timerq_free(c->timers);
+    if (c->work)
+        workq_free(c->work);
+    if (c->renewals)
+        workq_free(c->renewals);
+    g_hash_table_unref(c->waiting);
+    mutex_fini(&c->lock);
+    g_free(c);
+}
+
+void commits_add(struct commits *c, struct inode *i, struct cache_file *f)
+{
+    struct item *it = g_new0(struct item, 1);
+
+    it->commits = c;
+    it->inode = inode_pin(i);
+    it->file = f;
+    it->pause_ns = FIRST_NS;
+    workq_push(c->work, commit_item, it);
+}
+
+struct workq *commits_queue(struct commits *c)
+{
+    return c->renewals;
+}

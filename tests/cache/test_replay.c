@@ -1,0 +1,558 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * test_replay: what a killed process leaves, taken up by the next cache. The kill is a copy of the
+ * journals' directory, taken when a chosen request is about to run; from then on the store answers
+ * nothing to the first cache. The second one starts on the copy.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/workq.h"
+#include "cache/file.h"
+#include "cache/journal.h"
+#include "tests/cache/world.h"
+#include "tests/lib/seed.h"
+
+struct crash {
+    struct world w; /* first: what world.h's calls want */
+    enum store_verb verb; /* the request at which it comes … */
+    unsigned nth;         /* … the nth of its kind, from 1 */
+    bool applied;         /* and which is carried out all the same */
+    unsigned seen;        /* w.lock */
+    bool refuse;          /* w.lock: requests of the kind fail, and nobody is killed */
+    bool dead, settled;   /* w.lock */
+    char *copy;
+};
+
+static void run_command(const char *format, const char *from, const char *to)
+{
+    g_autofree char *a = g_shell_quote(from), *b = g_shell_quote(to);
+    g_autoptr(GString) command = g_string_new(format);
+    int status = -1;
+    g_string_append_printf(command, " %s %s", a, b);
+    g_assert_true(g_spawn_command_line_sync(command->str, NULL, NULL, &status, NULL));
+    g_assert_cmpint(status, ==, 0);
+}
+
+static void copy_dir(const char *from, const char *to)
+{
+    run_command("cp -r", from, to);
+}
+
+static void remove_dir(const char *dir)
+{
+    run_command("rm -rf", dir, dir);
+}
+
+static void open_gate(void *arg)
+{
+    struct crash *k = arg;
+    mutex_lock(&k->w.lock);
+    k->settled = true;
+    cond_broadcast(&k->w.changed);
+    mutex_unlock(&k->w.lock);
+}
+
+/* The process is gone: nothing that it asks from now on is heard. What came before is in the journal,
+ * and nobody writes there while it is copied. */
+static void kill_now(struct crash *k)
+{
+    workq_push(k->w.cache->janitor, open_gate, k);
+    mutex_lock(&k->w.lock);
+    k->dead = true;
+    while (!k->settled)
+        cond_wait(&k->w.changed, &k->w.lock);
+    mutex_unlock(&k->w.lock);
+    copy_dir(k->w.dir, k->copy);
+}
+
+static enum fake_action crash_hook(void *ctx, struct store_request *req, uint64_t *cut)
+{
+    struct crash *k = ctx;
+    (void)cut;
+    mutex_lock(&k->w.lock);
+    bool dead = k->dead;
+    bool refused = k->refuse && !dead && req->verb == k->verb;
+    bool now = !dead && k->nth > 0 && req->verb == k->verb && ++k->seen == k->nth;
+    mutex_unlock(&k->w.lock);
+    if (!dead && !now && !refused)
+        return FAKE_GO;
+    if (now)
+        kill_now(k);
+    store_result_fail(&req->res, -EIO, STORE_CLASS_FATAL, NULL, "the process is gone");
+    return now && k->applied ? FAKE_FAIL_AFTER : FAKE_FAIL;
+}
+
+static void cache_start_on(struct crash *k, const char *dir)
+{
+    struct cache_params cp = {
+        .store = k->w.store, .dir = dir, .bucket = "b", .memory = 32 * MIB, .disk = 160 * MIB, .uploads = 1, .part_size = PART, .committed = world_committed};
+    g_assert_cmpint(cache_new(&cp, &k->w.cache), ==, 0);
+}
+
+static struct crash *crash_new(enum store_verb verb, unsigned nth, bool applied)
+{
+    struct crash *k = g_new0(struct crash, 1);
+    mutex_init(&k->w.lock, RANK_LEAF);
+    cond_init(&k->w.changed);
+    k->verb = verb;
+    k->nth = nth;
+    k->applied = applied;
+    k->w.dir = g_dir_make_tmp("mlopsfs-replay-XXXXXX", NULL);
+    k->copy = g_strdup_printf("%s.copy", k->w.dir);
+    k->w.fake = k->w.store = fake_store_new(&(struct fake_params){.seed = test_seed(), .hook = crash_hook, .ctx = k});
+    cache_start_on(k, k->w.dir);
+    return k;
+}
+
+static bool take(void *ctx, struct cache_file *f)
+{
+    g_ptr_array_add(ctx, f);
+    return true;
+}
+
+/* Ends the first cache, whose files are given up, and starts the second. Returns its files. */
+static GPtrArray *restart(struct crash *k)
+{
+    GPtrArray *files = g_ptr_array_new();
+    cache_free(k->w.cache);
+    remove_dir(k->w.dir);
+    mutex_lock(&k->w.lock);
+    k->nth = 0;
+    k->dead = k->refuse = false;
+    mutex_unlock(&k->w.lock);
+    cache_start_on(k, k->copy);
+    g_assert_cmpint(cache_adopt(k->w.cache, take, files), ==, 0);
+    for (guint i = 0; i < files->len; i++)
+        cache_file_set_owner(files->pdata[i], &k->w);
+    return files;
+}
+
+/* Nothing is left of it: no upload, no staged byte, no journal. */
+static void crash_free(struct crash *k)
+{
+    cache_free(k->w.cache);
+    g_assert_cmpuint(fake_store_uploads(k->w.fake), ==, 0);
+    store_free(k->w.store);
+    g_assert_cmpint(rmdir(k->copy), ==, 0);
+    g_free(k->w.dir);
+    g_free(k->copy);
+    g_free(k->w.etag);
+    cond_fini(&k->w.changed);
+    mutex_fini(&k->w.lock);
+    g_free(k);
+}
+
+static void assert_content(struct cache_file *f, const uint8_t *all, size_t n)
+{
+    g_autofree uint8_t *got = g_malloc(n + 1);
+    struct cache_handle *h = cache_handle_new(f);
+    g_assert_cmpint(read_at(h, got, n + 1, 0), ==, (ssize_t)n);
+    g_assert_true(n == 0 || memcmp(got, all, n) == 0);
+    cache_handle_free(h);
+}
+
+/* ---- one content ---- */
+
+struct shape {
+    const char *name;
+    size_t size;
+    bool backwards; /* not streamed: an upload of the commit's own */
+    enum store_verb verb;
+    unsigned nth;
+    bool applied;
+    unsigned parts_again; /* that the second cache sends */
+};
+
+static const struct shape shapes[] = {
+    {"put", 5000, false, STORE_PUT, 1, false, 0},
+    {"put-done", 5000, false, STORE_PUT, 1, true, 0},
+    {"empty", 0, false, STORE_PUT, 1, false, 0},
+    {"stream-complete", 4 * PART + 77, false, STORE_MPU_COMPLETE, 1, false, 1}, /* the short last one */
+    {"stream-completed", 4 * PART + 77, false, STORE_MPU_COMPLETE, 1, true, 0},
+    {"own-complete", 4 * PART + 77, true, STORE_MPU_COMPLETE, 1, false, 1}, /* the short last one */
+    {"own-completed", 4 * PART + 77, true, STORE_MPU_COMPLETE, 1, true, 0},
+    {"own-created", 4 * PART + 77, true, STORE_MPU_CREATE, 1, false, 5},
+};
+
+static uint8_t *write_backwards(struct cache_handle *h, size_t n)
+{
+    uint8_t *all = g_malloc(n);
+    fill(all, n, n);
+    for (size_t end = n; end > 0;) {
+        size_t k = MIN(end, 1 << 20);
+        end -= k;
+        g_assert_cmpint(cache_write(h, all + end, k, end, false, NULL), ==, 0);
+    }
+    return all;
+}
+
+/* One that is not streamed: it has a base. */
+static struct cache_file *overwritten(struct crash *k, const char *key, size_t n)
+{
+    g_autofree uint8_t *old = g_malloc0(n);
+    g_free(fake_store_put(k->w.fake, "b", key, old, n));
+    return open_object(&k->w, key);
+}
+
+static void test_shape(gconstpointer data)
+{
+    const struct shape *s = data;
+    struct crash *k = crash_new(s->verb, s->nth, s->applied);
+    struct cache_file *f = s->backwards ? overwritten(k, "dir/k", s->size) : cache_file_new(k->w.cache, "b", "dir/k", NULL, &k->w);
+    struct cache_handle *h = cache_handle_new(f);
+    g_autofree uint8_t *all = s->backwards ? write_backwards(h, s->size) : write_in_order(h, s->size);
+    (void)flush(h);
+    g_assert_true(k->dead);
+    cache_handle_free(h);
+    cache_file_unref(f);
+
+    uint64_t puts = count(&k->w, STORE_PUT), parts = count(&k->w, STORE_MPU_PART);
+    g_autoptr(GPtrArray) files = restart(k);
+    g_assert_cmpuint(files->len, ==, 1);
+    f = files->pdata[0];
+    g_autofree char *bucket = NULL, *key = NULL, *etag = NULL;
+    cache_file_target(f, &bucket, &key, &etag);
+    g_assert_cmpstr(key, ==, "dir/k");
+    g_assert_true(cache_file_dirty(f));
+    assert_content(f, all, s->size);
+    g_assert_cmpint(cache_file_flush(f, NULL), ==, 0);
+    g_assert_false(cache_file_dirty(f));
+    assert_object(&k->w, "dir/k", all, s->size);
+    assert_content(f, all, s->size);
+    if (s->applied)
+        g_assert_cmpuint(count(&k->w, STORE_PUT), ==, puts);
+    g_assert_cmpuint(count(&k->w, STORE_MPU_PART) - parts, ==, s->parts_again);
+    cache_file_unref(f);
+    crash_free(k);
+}
+
+/* Killed when some parts of a sealed content were there and others not: only the others are sent again. */
+static void test_resume(void)
+{
+    enum { N = 8 };
+    for (unsigned nth = 1; nth <= N; nth++) {
+        struct crash *k = crash_new(STORE_MPU_PART, nth, false);
+        struct cache_file *f = overwritten(k, "k", N * PART);
+        struct cache_handle *h = cache_handle_new(f);
+        g_autofree uint8_t *all = write_backwards(h, N * PART);
+        (void)flush(h);
+        g_assert_true(k->dead);
+        cache_handle_free(h);
+        cache_file_unref(f);
+        uint64_t parts = count(&k->w, STORE_MPU_PART), creates = count(&k->w, STORE_MPU_CREATE);
+        g_autoptr(GPtrArray) files = restart(k);
+        f = files->pdata[0];
+        g_assert_cmpint(cache_file_flush(f, NULL), ==, 0);
+        assert_object(&k->w, "k", all, N * PART);
+        /* The last that had ended when it was killed may not have been recorded. */
+        g_assert_cmpuint(count(&k->w, STORE_MPU_PART) - parts, >=, N - (nth - 1));
+        g_assert_cmpuint(count(&k->w, STORE_MPU_PART) - parts, <=, N - MAX(nth, 2) + 2);
+        g_assert_cmpuint(count(&k->w, STORE_MPU_CREATE), ==, creates);
+        cache_file_unref(f);
+        crash_free(k);
+    }
+}
+
+/* ---- a base ---- */
+
+static void edit(struct cache_file *f, uint8_t *all, size_t *n)
+{
+    struct cache_handle *h = cache_handle_new(f);
+    memcpy(all + 3 * PART, "changed", 7);
+    memcpy(all + *n, "appended", 8);
+    g_assert_cmpint(cache_write(h, "changed", 7, 3 * PART, false, NULL), ==, 0);
+    g_assert_cmpint(cache_write(h, "appended", 8, *n, false, NULL), ==, 0);
+    *n += 8;
+    (void)flush(h);
+    cache_handle_free(h);
+}
+
+static void run_edit(bool applied, bool foreign)
+{
+    struct crash *k = crash_new(STORE_MPU_COMPLETE, 1, applied);
+    size_t n = 6 * PART + 5;
+    g_autofree uint8_t *all = g_malloc(n + 8);
+    fill(all, n, 3);
+    g_free(fake_store_put(k->w.fake, "b", "k", all, n));
+    struct cache_file *f = open_object(&k->w, "k");
+    edit(f, all, &n);
+    g_assert_true(k->dead);
+    cache_file_unref(f);
+    if (foreign)
+        g_free(fake_store_put(k->w.fake, "b", "k", "theirs", 6));
+    g_autoptr(GPtrArray) files = restart(k);
+    g_assert_cmpuint(files->len, ==, 1);
+    f = files->pdata[0];
+    int r = cache_file_flush(f, NULL);
+    if (foreign) {
+        g_assert_cmpint(r, ==, -ESTALE);
+        assert_object(&k->w, "k", "theirs", 6);
+        g_assert_cmpint(cache_file_orphan(f, false, NULL), ==, 0); /* they are to stay */
+    } else {
+        g_assert_cmpint(r, ==, 0);
+        assert_object(&k->w, "k", all, n);
+        assert_content(f, all, n);
+    }
+    cache_file_unref(f);
+    crash_free(k);
+}
+
+static void test_edit(void)
+{
+    run_edit(false, false);
+    run_edit(true, false);
+    run_edit(false, true);
+}
+
+static void test_move(void)
+{
+    struct crash *k = crash_new(STORE_COPY, 1, false);
+    g_free(fake_store_put(k->w.fake, "b", "old", "content", 7));
+    struct cache_file *f = open_object(&k->w, "old");
+    g_assert_cmpint(cache_file_retarget(f, "b", "new", NULL, NULL), ==, 0);
+    g_assert_cmpint(cache_file_flush(f, NULL), <, 0);
+    cache_file_unref(f);
+    g_autoptr(GPtrArray) files = restart(k);
+    f = files->pdata[0];
+    g_assert_cmpint(cache_file_flush(f, NULL), ==, 0);
+    assert_object(&k->w, "new", "content", 7);
+    cache_file_unref(f);
+    crash_free(k);
+}
+
+/* ---- what was not sealed ---- */
+
+/* A stream that no seal refers to is ended, and nothing appears. */
+static void test_unsealed(void)
+{
+    struct crash *k = crash_new(STORE_MPU_PART, 3, false);
+    struct cache_file *f = cache_file_new(k->w.cache, "b", "k", NULL, &k->w);
+    struct cache_handle *h = cache_handle_new(f);
+    g_autofree uint8_t *all = write_in_order(h, 5 * PART);
+    mutex_lock(&k->w.lock);
+    while (!k->dead) {
+        mutex_unlock(&k->w.lock);
+        fake_store_wait_idle(k->w.fake);
+        mutex_lock(&k->w.lock);
+    }
+    mutex_unlock(&k->w.lock);
+    cache_handle_free(h);
+    cache_file_unref(f);
+    g_autoptr(GPtrArray) files = restart(k);
+    g_assert_cmpuint(files->len, ==, 0);
+    fake_store_wait_idle(k->w.fake);
+    crash_free(k);
+    (void)all;
+}
+
+/* What was written after a seal that could not be committed does not get into it. */
+static void test_sealed_alone(void)
+{
+    struct crash *k = crash_new(STORE_PUT, 1, false);
+    struct cache_file *f = cache_file_new(k->w.cache, "b", "k", NULL, &k->w);
+    struct cache_handle *h = cache_handle_new(f);
+    g_autofree uint8_t *all = write_in_order(h, 3 * MIB), *junk = g_malloc(3 * MIB);
+    g_assert_cmpint(flush(h), <, 0);
+    remove_dir(k->copy);
+    memset(junk, 'x', 3 * MIB);
+    for (unsigned i = 0; i < 4; i++)
+        g_assert_cmpint(cache_write(h, junk, 3 * MIB, 0, false, NULL), ==, 0);
+    g_assert_cmpint(cache_file_truncate(f, 10, NULL), ==, 0);
+    kill_now(k);
+    cache_handle_free(h);
+    cache_file_unref(f);
+    g_autoptr(GPtrArray) files = restart(k);
+    g_assert_cmpuint(files->len, ==, 1);
+    f = files->pdata[0];
+    assert_content(f, all, 3 * MIB);
+    g_assert_cmpint(cache_file_flush(f, NULL), ==, 0);
+    assert_object(&k->w, "k", all, 3 * MIB);
+    cache_file_unref(f);
+    crash_free(k);
+}
+
+/* ---- seals that no commit follows ---- */
+
+static struct cache_file *only_file(struct crash *k)
+{
+    g_autoptr(GPtrArray) files = restart(k);
+    g_assert_cmpuint(files->len, ==, 1);
+    return files->pdata[0];
+}
+
+/* Ends the first process; the second one brings `all` into the bucket. */
+static void end_with(struct crash *k, struct cache_file *f, struct cache_handle *h, const uint8_t *all, size_t n)
+{
+    kill_now(k);
+    cache_handle_free(h);
+    cache_file_unref(f);
+    f = only_file(k);
+    assert_content(f, all, n);
+    g_assert_cmpint(cache_file_flush(f, NULL), ==, 0);
+    assert_object(&k->w, "k", all, n);
+    cache_file_unref(f);
+    crash_free(k);
+}
+
+/* The newest of several, and nothing that came after. */
+static void test_sealed_twice(void)
+{
+    struct crash *k = crash_new(STORE_PUT, 0, false);
+    struct cache_file *f = cache_file_new(k->w.cache, "b", "k", NULL, &k->w);
+    struct cache_handle *h = cache_handle_new(f);
+    g_autofree uint8_t *all = write_in_order(h, 4 * PART + 100);
+    g_assert_cmpint(cache_seal(h, NULL), ==, 0);
+    g_assert_cmpint(cache_seal(h, NULL), ==, 0);
+    memcpy(all + 17, "again", 5);
+    g_assert_cmpint(cache_write(h, "again", 5, 17, false, NULL), ==, 0);
+    g_assert_cmpint(cache_seal(h, NULL), ==, 0);
+    g_assert_cmpint(cache_write(h, "never", 5, PART, false, NULL), ==, 0);
+    end_with(k, f, h, all, 4 * PART + 100);
+}
+
+/* A commit has sent more parts than the stream had; then what they hold is written again, and sealed. */
+static void test_tail(void)
+{
+    enum { TAIL = PART + PART / 2 };
+    struct crash *k = crash_new(STORE_MPU_COMPLETE, 0, false);
+    struct cache_file *f = cache_file_new(k->w.cache, "b", "k", NULL, &k->w);
+    struct cache_handle *h = cache_handle_new(f);
+    size_t n = 3 * PART + TAIL;
+    g_autofree uint8_t *all = write_in_order(h, n), *tail = g_malloc(TAIL);
+    mutex_lock(&k->w.lock);
+    k->refuse = true;
+    mutex_unlock(&k->w.lock);
+    g_assert_cmpint(flush(h), <, 0);
+    memset(tail, 't', TAIL);
+    memcpy(all + 3 * PART, tail, TAIL);
+    g_assert_cmpint(cache_write(h, tail, TAIL, 3 * PART, false, NULL), ==, 0);
+    g_assert_cmpint(cache_seal(h, NULL), ==, 0);
+    end_with(k, f, h, all, n);
+}
+
+/* It was to replace whatever was there: not what somebody has stored after the kill. */
+static void test_whatever(void)
+{
+    struct crash *k = crash_new(STORE_PUT, 0, false);
+    g_free(fake_store_put(k->w.fake, "b", "k", "old", 3));
+    struct cache_file *f = open_object(&k->w, "k");
+    struct cache_handle *h = cache_handle_new(f);
+    g_assert_cmpint(cache_file_retarget(f, "b", "k", "*", NULL), ==, 0);
+    g_assert_cmpint(cache_file_truncate(f, 0, NULL), ==, 0);
+    g_assert_cmpint(cache_write(h, "ours", 4, 0, false, NULL), ==, 0);
+    g_assert_cmpint(cache_seal(h, NULL), ==, 0);
+    kill_now(k);
+    cache_handle_free(h);
+    cache_file_unref(f);
+    g_free(fake_store_put(k->w.fake, "b", "k", "theirs", 6));
+    f = only_file(k);
+    assert_content(f, (const uint8_t *)"ours", 4);
+    g_assert_cmpint(cache_file_flush(f, NULL), ==, -ESTALE);
+    assert_object(&k->w, "k", "theirs", 6);
+    g_assert_cmpint(cache_file_orphan(f, false, NULL), ==, 0);
+    cache_file_unref(f);
+    crash_free(k);
+}
+
+/* Removed, and then it could not be: sealed again, it is there after a kill. */
+static void test_unorphan(void)
+{
+    struct crash *k = crash_new(STORE_PUT, 0, false);
+    struct cache_file *f = cache_file_new(k->w.cache, "b", "k", NULL, &k->w);
+    struct cache_handle *h = cache_handle_new(f);
+    g_autofree uint8_t *all = write_in_order(h, MIB);
+    g_assert_cmpint(cache_seal(h, NULL), ==, 0);
+    g_assert_cmpint(cache_file_orphan(f, true, NULL), ==, 0);
+    cache_file_unorphan(f);
+    g_assert_cmpint(cache_file_seal(f, NULL), ==, 0);
+    end_with(k, f, h, all, MIB);
+}
+
+/* ---- ends that are no crash ---- */
+
+/* The server is away when the mount ends: what is uncommitted, sealed or not, is kept. */
+static void test_keep(void)
+{
+    struct crash *k = crash_new(STORE_PUT, 1, false);
+    struct cache_file *f = cache_file_new(k->w.cache, "b", "k", NULL, &k->w);
+    struct cache_handle *h = cache_handle_new(f);
+    g_autofree uint8_t *all = write_in_order(h, 3 * PART);
+    cache_handle_free(h);
+    mutex_lock(&k->w.lock);
+    k->dead = true;
+    mutex_unlock(&k->w.lock);
+    g_assert_cmpint(cache_file_keep(f), ==, 0);
+    cache_file_unref(f);
+    cache_free(k->w.cache);
+    copy_dir(k->w.dir, k->copy);
+    cache_start_on(k, k->w.dir);
+    g_autoptr(GPtrArray) files = restart(k);
+    g_assert_cmpuint(files->len, ==, 1);
+    f = files->pdata[0];
+    assert_content(f, all, 3 * PART);
+    g_assert_cmpint(cache_file_flush(f, NULL), ==, 0);
+    assert_object(&k->w, "k", all, 3 * PART);
+    cache_file_unref(f);
+    crash_free(k);
+}
+
+/* Without anybody who takes them, files are committed all the same. */
+static bool refuse(void *ctx, struct cache_file *f)
+{
+    (void)f;
+    ++*(unsigned *)ctx;
+    return false;
+}
+
+static void test_refused(void)
+{
+    struct crash *k = crash_new(STORE_PUT, 2, false);
+    struct cache_file *f = cache_file_new(k->w.cache, "b", "other", NULL, &k->w);
+    g_assert_cmpint(cache_file_flush(f, NULL), ==, 0);
+    cache_file_unref(f);
+    f = cache_file_new(k->w.cache, "b", "k", NULL, &k->w);
+    struct cache_handle *h = cache_handle_new(f);
+    g_assert_cmpint(cache_write(h, "bytes", 5, 0, false, NULL), ==, 0);
+    g_assert_cmpint(flush(h), <, 0);
+    cache_handle_free(h);
+    cache_file_unref(f);
+    cache_free(k->w.cache);
+    remove_dir(k->w.dir);
+    mutex_lock(&k->w.lock);
+    k->nth = 0;
+    k->dead = false;
+    mutex_unlock(&k->w.lock);
+    cache_start_on(k, k->copy);
+    unsigned n = 0;
+    g_assert_cmpint(cache_adopt(k->w.cache, refuse, &n), ==, 0);
+    g_assert_cmpuint(n, ==, 1);
+    cache_free(k->w.cache); /* waits for it */
+    assert_object(&k->w, "k", "bytes", 5);
+    g_assert_cmpint(rmdir(k->copy), ==, 0);
+    g_assert_cmpint(mkdir(k->copy, 0700), ==, 0);
+    cache_start_on(k, k->copy);
+    crash_free(k);
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    for (size_t i = 0; i < G_N_ELEMENTS(shapes); i++) {
+        g_autofree char *name = g_strdup_printf("/replay/%s", shapes[i].name);
+        g_test_add_data_func(name, &shapes[i], test_shape);
+    }
+    g_test_add_func("/replay/resume", test_resume);
+    g_test_add_func("/replay/edit", test_edit);
+    g_test_add_func("/replay/move", test_move);
+    g_test_add_func("/replay/unsealed", test_unsealed);
+    g_test_add_func("/replay/sealed-alone", test_sealed_alone);
+    g_test_add_func("/replay/sealed-twice", test_sealed_twice);
+    g_test_add_func("/replay/tail", test_tail);
+    g_test_add_func("/replay/whatever", test_whatever);
+    g_test_add_func("/replay/unorphan", test_unorphan);
+    g_test_add_func("/replay/keep", test_keep);
+    g_test_add_func("/replay/refused", test_refused);
+    return g_test_run();
+}
