@@ -15,6 +15,7 @@
 #include "base/workq.h"
 #include "cache/file.h"
 #include "cache/journal.h"
+#include "cache/local_sync.h"
 #include "cache/reader.h"
 #include "cache/stream.h"
 #include "cache/upload.h"
@@ -58,6 +59,9 @@ static int cache_start(struct cache *c, const struct cache_params *p)
     r = journal_new(p->dir, p->bucket, &c->journal);
     if (r < 0)
         return log_error_errno(r, "cannot keep a journal in %s", p->dir);
+    r = local_sync_new(c, p->local_sync_ns, &c->local_sync);
+    if (r < 0)
+        return log_error_errno(r, "cannot start the cache's threads");
     return 0;
 }
 
@@ -80,6 +84,7 @@ static void cache_destroy(struct cache *c)
     mutex_fini(&c->lock);
     if (c->tagless)
         g_hash_table_unref(c->tagless);
+    local_sync_free(c->local_sync);
     journal_free(c->journal);
     for (guint i = 0; i < c->adopted->len; i++)
         journal_free(c->adopted->pdata[i]);
@@ -125,7 +130,13 @@ void cache_free(struct cache *c)
     while (c->n_files > 0)
         cond_wait(&c->changed, &c->lock);
     mutex_unlock(&c->lock);
+    local_sync_stop(c->local_sync);
     cache_destroy(c);
+}
+
+int cache_sync_local(struct cache *c, struct cache_file *f)
+{
+    return f ? local_sync_file(c->local_sync, f) : local_sync_run(c->local_sync);
 }
 
 struct workq *cache_deliver(struct cache *c)
@@ -139,6 +150,7 @@ void cache_get_stats(struct cache *c, struct cache_stats *ret)
     read_cache_get_stats(c->readers, &rs);
     *ret = (struct cache_stats){
         .staged = budget_used(c->disk) + budget_used(c->reserve),
+        .unsynced_files = local_sync_count(c->local_sync),
         .uploading = upload_queue_bytes(c->uploads),
         .read_hits = rs.hits,
         .read_misses = rs.misses,
@@ -243,6 +255,8 @@ uint64_t cache_squeeze(struct cache *c, struct staging *s, bool streams)
     uint64_t given = staging_reclaim(s);
     if (given == 0 && streams)
         given = squeeze_streams(c);
+    if (given == 0 && streams && local_sync_run(c->local_sync) == 0) /* lets go of what older seals refer to */
+        given = staging_reclaim(s);
 
     mutex_lock(&c->lock);
     c->squeezing = false;

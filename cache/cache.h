@@ -34,6 +34,7 @@ struct cache_params {
     uint64_t disk;            /* ceiling for staging, bytes */
     unsigned uploads;         /* parts and PUTs in flight at most; 0 = 16 */
     uint64_t part_size;       /* first parts' size, bytes; 0 = see cache/plan.h's schedule */
+    uint64_t local_sync_ns;   /* so long what was sealed may not be on the disk; 0 = 5 s */
     uint64_t untagged_ttl_ns; /* so long it is believed that an object has no tags; after that a commit that replaces it asks */
     /* After a commit made `now` the file's base, before flush returns. same_content: only headers or key changed.
      * owner is the file's. No lock held. */
@@ -48,10 +49,14 @@ void cache_free(struct cache *c);                                 /* no file is 
  * are aborted there. Blocks on the disk, not on the network; once, before the files are used. */
 int cache_adopt(struct cache *c, bool (*adopted)(void *ctx, struct cache_file *f), void *ctx); /* -errno, logged */
 
+/* Brings what was sealed to the disk now, so that it survives a power cut too: of f, or (NULL) of all. Blocks on the disk. 0 or -errno, logged. */
+int cache_sync_local(struct cache *c, struct cache_file *f);
+
 struct cache_stats {
     uint64_t staged;       /* bytes on disk */
     uint64_t dirty_files;  /* files with uncommitted changes */
     uint64_t sealed_files; /* files that the journal knows: a kill loses nothing of them */
+    uint64_t unsynced_files; /* of these, a power cut would take the last seal */
     uint64_t uploading;    /* bytes of the commits and streams under way that are not yet in the bucket */
     uint64_t commits, commit_errors;
     uint64_t read_hits, read_misses, bytes_fetched;

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/workq.h"
 #include "cache/journal.h"
+#include "cache/local_sync.h"
 #include "cache/reader.h"
 #include "cache/seal.h"
 #include "cache/stream.h"
@@ -132,6 +133,14 @@ struct cache_file *file_hold(struct cache_file *f)
     return f;
 }
 
+bool file_hold_living(struct cache_file *f)
+{
+    unsigned n = atomic_load(&f->life);
+    while (n > 0 && !atomic_compare_exchange_weak(&f->life, &n, n + 1))
+        ;
+    return n > 0;
+}
+
 void file_pin_free(struct staging_pin *pin)
 {
     if (!pin)
@@ -145,6 +154,8 @@ void file_recorded_locked(struct cache_file *f, bool recorded)
     if (f->recorded == recorded)
         return;
     f->recorded = recorded;
+    if (!recorded)
+        local_sync_remove(f->cache->local_sync, f);
     mutex_lock(&f->cache->lock);
     if (recorded)
         f->cache->sealed_files++;
@@ -157,14 +168,17 @@ static void file_free(struct cache_file *f)
 {
     struct cache *c = f->cache;
     assert(!f->stream && f->commit == COMMIT_IDLE && g_queue_is_empty(&f->waiters));
+    local_sync_remove(c->local_sync, f);
     if (!f->kept && seal_forget(f, UINT64_MAX, NULL) < 0)
         f->kept = true; /* what the journal says must stay true */
     mutex_lock(&f->lock);
     file_recorded_locked(f, false);
     mutex_unlock(&f->lock);
-    if (f->recorded_pin) {
-        staging_keep(f->recorded_pin->s, true);
-        file_pin_free(f->recorded_pin);
+    struct staging_pin *const pins[] = {f->recorded_pin, f->synced_pin};
+    for (unsigned i = 0; i < G_N_ELEMENTS(pins); i++) {
+        if (pins[i])
+            staging_keep(pins[i]->s, true);
+        file_pin_free(pins[i]);
     }
     extents_free(f->map);
     staging_unref(f->staging);

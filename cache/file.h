@@ -31,6 +31,7 @@ struct cache {
     uint64_t untagged_ttl_ns;
     char *bucket;             /* NULL: of all */
     struct journal *journal;
+    struct local_sync *local_sync;
     GPtrArray *adopted;       /* struct journal*; constant after cache_adopt() */
     struct workq *deliver;    /* completions */
     struct workq *committers; /* commits: they block on the network */
@@ -93,6 +94,10 @@ struct cache_file {
     bool recorded;           /* the journal has a seal of it */
     uint64_t recorded_gen;   /* of this generation */
     struct staging_pin *recorded_pin; /* what the recorded seal refers to; NULL: nothing staged */
+    bool recorded_synced;    /* it would survive a power cut */
+    struct staging_pin *synced_pin; /* what an older seal refers to, which does while the recorded one does not; NULL */
+    GList sync_link;         /* local_sync's lock; so is: */
+    bool sync_listed;
     bool kept;               /* what is uncommitted is the next mount's */
 
     bool data_dirty, headers_dirty, moved;
@@ -132,6 +137,7 @@ uint64_t cache_squeeze(struct cache *c, struct staging *s, bool streams);
 
 /* file.c */
 struct cache_file *file_hold(struct cache_file *f); /* life */
+bool file_hold_living(struct cache_file *f);        /* unless it is being freed */
 void file_release(struct cache_file *f);            /* may free: disk */
 void file_release_later(struct cache_file *f);      /* on the janitor */
 struct extents *file_map_new(struct cache_file *f); /* whose displaced bytes are dropped from staging */

@@ -21,14 +21,14 @@
 
 /* Buckets and keys are blobs: any bytes. */
 static const char *const migrations[] = {
-    "CREATE TABLE instance(bucket BLOB, number INTEGER NOT NULL);"
+    "CREATE TABLE instance(bucket BLOB, number INTEGER NOT NULL, boot TEXT NOT NULL);"
     "CREATE TABLE seals("
-    "  file INTEGER PRIMARY KEY, staging INTEGER NOT NULL, gen INTEGER NOT NULL, staged_end INTEGER NOT NULL,"
+    "  file INTEGER NOT NULL, synced INTEGER NOT NULL, staging INTEGER NOT NULL, gen INTEGER NOT NULL, staged_end INTEGER NOT NULL,"
     "  bucket BLOB NOT NULL, key BLOB NOT NULL, expect TEXT, base BLOB, map BLOB NOT NULL,"
     "  headers BLOB NOT NULL, flags INTEGER NOT NULL, uuid TEXT NOT NULL, upload TEXT NOT NULL,"
-    "  sums BLOB NOT NULL);"
+    "  sums BLOB NOT NULL, PRIMARY KEY(file, synced));"
     "CREATE TABLE attempts("
-    "  file INTEGER NOT NULL REFERENCES seals(file) ON DELETE CASCADE, gen INTEGER NOT NULL,"
+    "  file INTEGER NOT NULL, gen INTEGER NOT NULL,"
     "  uuid TEXT NOT NULL, size INTEGER NOT NULL, staged_end INTEGER NOT NULL, flags INTEGER NOT NULL,"
     "  bucket BLOB NOT NULL, key BLOB NOT NULL, headers BLOB NOT NULL, PRIMARY KEY(file, gen, uuid)) WITHOUT ROWID;"
     "CREATE TABLE uploads("
@@ -133,13 +133,25 @@ static int open_instance(const char *parent, const char *dir, struct journal **r
     return 0;
 }
 
+/* The start of this machine; "" when it cannot be told, which is no other's. g_free it. */
+static char *boot_id(void)
+{
+    char *id = NULL;
+    if (!g_file_get_contents("/proc/sys/kernel/random/boot_id", &id, NULL, NULL))
+        return g_strdup("");
+    return g_strstrip(id);
+}
+
 static int set_bucket(struct journal *j, const char *bucket)
 {
     g_autoptr(sqlite3_stmt) st = NULL;
-    int r = db_prepare(j->db, "INSERT INTO instance(bucket, number) VALUES(?, 1)", &st);
+    g_autofree char *boot = boot_id();
+    int r = db_prepare(j->db, "INSERT INTO instance(bucket, number, boot) VALUES(?, 1, ?)", &st);
     if (r < 0)
         return r;
     journal_bind(st, 1, bucket);
+    sqlite3_bind_text(st, 2, boot, -1, SQLITE_STATIC);
+    j->same_boot = true;
     r = db_step(st);
     return MIN(r, 0);
 }
@@ -158,6 +170,8 @@ int journal_new(const char *dir, const char *bucket, struct journal **ret)
     int r = mkdir(path, 0700) < 0 ? -errno : open_instance(dir, path, &j);
     if (r == 0)
         r = set_bucket(j, bucket);
+    if (r == 0)
+        r = fsync(parent) < 0 ? -errno : 0;
     if (r < 0) {
         if (j)
             destroy(j);
@@ -173,7 +187,7 @@ static int is_for(struct journal *j, const char *bucket, bool *ret)
 {
     g_autoptr(sqlite3_stmt) st = NULL;
     int r = db_prepare(j->db, "SELECT bucket, max(number, (SELECT coalesce(max(max(file, staging)), 0) FROM seals),"
-                              " (SELECT coalesce(max(file), 0) FROM uploads)) FROM instance", &st);
+                              " (SELECT coalesce(max(file), 0) FROM uploads)), boot FROM instance", &st);
     if (r == 0)
         r = db_step(st);
     if (r < 0)
@@ -182,7 +196,8 @@ static int is_for(struct journal *j, const char *bucket, bool *ret)
         *ret = true;
         return 0;
     }
-    g_autofree char *own = journal_column(st, 0);
+    g_autofree char *own = journal_column(st, 0), *boot = boot_id();
+    j->same_boot = *boot && g_strcmp0(boot, (const char *)sqlite3_column_text(st, 2)) == 0;
     atomic_store(&j->number, (uint64_t)sqlite3_column_int64(st, 1) + 1);
     *ret = !bucket || g_strcmp0(own, bucket) == 0;
     return 0;
@@ -252,6 +267,32 @@ void journal_free(struct journal *j)
 const char *journal_dir(const struct journal *j)
 {
     return j->dir;
+}
+
+bool journal_is_of_this_boot(const struct journal *j)
+{
+    return j->same_boot;
+}
+
+static int sync_dir(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int r = fd < 0 || fsync(fd) < 0 ? -errno : 0;
+    if (fd >= 0)
+        close(fd);
+    return r;
+}
+
+int journal_sync(struct journal *j)
+{
+    int r = sync_dir(j->dir);
+    if (r < 0)
+        return r;
+    mutex_lock(&j->lock);
+    /* PASSIVE syncs the log before it copies from it, and the database before the log is used from its beginning again. */
+    r = db_errno(sqlite3_wal_checkpoint_v2(j->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL));
+    mutex_unlock(&j->lock);
+    return r;
 }
 
 uint64_t journal_number(struct journal *j)

@@ -8,8 +8,10 @@
  * it replaces, and the UUIDs by which the object is known as ours if the request's reply was lost.
  * An upload is a multipart upload of ours that was not completed or aborted yet.
  *
- * A record that was written survives the process; power is another matter (SQLite's WAL,
- * synchronous=NORMAL: never torn, the last ones may be missing).
+ * A record that was written survives the process; power is another matter: the last ones may be
+ * missing, and what a seal refers to may not have reached the disk, or may be gone though it is
+ * still here. So a seal is marked as synced once its bytes are on the disk, and the last one that was
+ * stays beside a newer one that is not. After another start of the machine CRCs decide between them.
  *
  * Thread-safe. Every function blocks on the disk; none waits for the network. Errors are 0 or
  * -errno (-ENOSPC, -EIO, -EUCLEAN: the database is damaged), not logged unless said.
@@ -56,6 +58,7 @@ struct journal_seal {
     GArray *sums; /* struct sum: of all STAGED in map; loaded: in order of their offsets */
     struct store_headers headers;
     bool data_dirty, headers_dirty, moved;
+    bool synced;   /* loaded: what it refers to was on the disk when it was marked so */
     char uuid[37]; /* of the object, if it is not made by an upload; "": no request goes with the seal */
     const struct journal_upload *upload; /* that has parts of it, or NULL. To record it, uuid and headers, and id (or NULL) and parts
                                           * will do; in loaded seals it is one of the uploads */
@@ -72,7 +75,7 @@ struct journal_attempt {
 };
 
 struct journal_content {
-    GPtrArray *seals;    /* struct journal_seal* */
+    GPtrArray *seals;    /* struct journal_seal*; of a file the newest, and after it, if there is an older one, the last that was synced */
     GPtrArray *uploads;  /* struct journal_upload* */
     GPtrArray *attempts; /* struct journal_attempt*, those of a file in the order of their seals */
 };
@@ -87,6 +90,8 @@ int journal_adopt(const char *dir, const char *bucket, GPtrArray **ret);
 void journal_free(struct journal *j);
 
 const char *journal_dir(const struct journal *j);
+/* All that was ever recorded was so since this machine started: what it refers to is there. */
+bool journal_is_of_this_boot(const struct journal *j);
 /* A number that no file or staging file of this instance has had. Never 0. Does not block. */
 uint64_t journal_number(struct journal *j);
 char *journal_staging_path(const struct journal *j, uint64_t staging); /* g_free */
@@ -94,6 +99,10 @@ char *journal_staging_path(const struct journal *j, uint64_t staging); /* g_free
 /* Records a seal, in place of the file's last one, and (uuid is not "") what its request may leave in the bucket, in place of all
  * but the earlier ones. The parts are those of its upload, and no others. At once, or not at all. */
 int journal_seal(struct journal *j, const struct journal_seal *s);
+/* The file's seal, of this generation, refers to what is on the disk: it takes the place of the last one marked so. Else it has no effect. */
+int journal_mark_synced(struct journal *j, uint64_t file, uint64_t gen);
+/* All that is recorded is on the disk: waits for that. */
+int journal_sync(struct journal *j);
 /* The same without the seal: a newer one is there. */
 int journal_attempt(struct journal *j, const struct journal_seal *s);
 /* The file's content (0: no file's) is in the bucket, or is to be forgotten: so are its seal and attempts. The upload (NULL: none)

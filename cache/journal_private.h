@@ -12,7 +12,7 @@
 struct journal {
     char *parent, *dir;
     int lock_fd;
-    bool same_boot; /* constant: all its records were written since this machine started */
+    bool same_boot; /* constant once it is open: see journal_is_of_this_boot() */
     atomic_uint_fast64_t number;
     struct mutex lock;
     sqlite3 *db; /* lock */

@@ -2,8 +2,8 @@
  *
  * journal_rows: what an instance records, see journal.h. Threads: any; `lock` covers the connection and is held across SQLite.
  *
- * Invariants: a file has at most one seal; an attempt belongs to a file with a seal; parts belong
- * to an upload.
+ * Invariants: a file has at most one seal that is not synced, and at most one that is, which is the older one; an attempt belongs to a
+ * file with a seal; parts belong to an upload.
  */
 #include <errno.h>
 #include <string.h>
@@ -75,13 +75,9 @@ static int flags_of(const struct journal_seal *s)
 static int put_seal(sqlite3 *db, const struct journal_seal *s)
 {
     g_autoptr(sqlite3_stmt) st = NULL;
-    /* Not REPLACE: the attempts of earlier seals stay. */
     int r = db_prepare(db,
-                       "INSERT INTO seals(file, staging, gen, bucket, key, expect, base, map, headers, flags, uuid, upload, staged_end,"
-                       " sums) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT(file) DO UPDATE SET staging=excluded.staging,"
-                       " gen=excluded.gen, staged_end=excluded.staged_end, bucket=excluded.bucket, key=excluded.key, expect=excluded.expect,"
-                       " base=excluded.base, map=excluded.map, headers=excluded.headers, flags=excluded.flags,"
-                       " uuid=excluded.uuid, upload=excluded.upload, sums=excluded.sums", &st);
+                       "INSERT OR REPLACE INTO seals(file, staging, gen, bucket, key, expect, base, map, headers, flags, uuid, upload,"
+                       " staged_end, sums, synced) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,0)", &st);
     if (r < 0)
         return r;
     sqlite3_bind_int64(st, 1, (sqlite3_int64)s->file);
@@ -245,6 +241,21 @@ int journal_attempt(struct journal *j, const struct journal_seal *s)
     return end(j, r);
 }
 
+int journal_mark_synced(struct journal *j, uint64_t file, uint64_t gen)
+{
+    g_autoptr(sqlite3_stmt) st = NULL;
+    mutex_lock(&j->lock);
+    int r = db_prepare(j->db, "UPDATE OR REPLACE seals SET synced = 1 WHERE file = ? AND gen = ? AND NOT synced", &st);
+    if (r == 0) {
+        sqlite3_bind_int64(st, 1, (sqlite3_int64)file);
+        sqlite3_bind_int64(st, 2, (sqlite3_int64)gen);
+        r = run(st);
+    }
+    g_clear_pointer(&st, sqlite3_finalize);
+    mutex_unlock(&j->lock);
+    return r;
+}
+
 static int delete_upload(sqlite3 *db, const char *upload_id)
 {
     g_autoptr(sqlite3_stmt) st = NULL;
@@ -260,6 +271,8 @@ int journal_forget(struct journal *j, uint64_t file, const char *upload_id)
     int r = begin(j);
     if (r == 0 && file)
         r = run_number(j->db, "DELETE FROM seals WHERE file = ?", file);
+    if (r == 0 && file)
+        r = run_number(j->db, "DELETE FROM attempts WHERE file = ?", file);
     if (r == 0 && upload_id)
         r = delete_upload(j->db, upload_id);
     return end(j, r);
@@ -442,6 +455,7 @@ static int load_seal(sqlite3_stmt *st, struct journal_content *c)
     g_strlcpy(s->uuid, (const char *)sqlite3_column_text(st, 10), sizeof(s->uuid));
     s->upload = upload_by_uuid(c, (const char *)sqlite3_column_text(st, 11));
     s->staged_end = (uint64_t)sqlite3_column_int64(st, 12);
+    s->synced = sqlite3_column_int(st, 14);
     int r = journal_unpack_map(sqlite3_column_blob(st, 7), (size_t)sqlite3_column_bytes(st, 7), &s->map);
     if (r == 0)
         r = journal_unpack_sums(sqlite3_column_blob(st, 13), (size_t)sqlite3_column_bytes(st, 13), &s->sums);
@@ -467,7 +481,7 @@ int journal_load(struct journal *j, struct journal_content **ret)
                     " ORDER BY file, gen", load_attempt, c);
     if (r == 0)
         r = each(j, "SELECT file, staging, gen, bucket, key, expect, base, map, headers, flags, uuid, upload, staged_end,"
-                    " sums FROM seals ORDER BY file", load_seal, c);
+                    " sums, synced FROM seals ORDER BY file, synced", load_seal, c);
     mutex_unlock(&j->lock);
     if (r < 0) {
         journal_content_free(c);

@@ -13,6 +13,7 @@
 #include "base/workq.h"
 #include "cache/file.h"
 #include "cache/journal.h"
+#include "cache/local_sync.h"
 #include "cache/outcome.h"
 #include "cache/stream.h"
 #include "cache/sums.h"
@@ -48,6 +49,17 @@ static int drop_unreferenced(struct staging *s, const struct extents *map)
     return 0;
 }
 
+/* Whether the disk has what was staged: after another start of the machine it may not. */
+static int verify(struct staging *s, const struct extents *map)
+{
+    struct extent x;
+    int r = 0;
+    for (uint64_t off = 0; r == 0 && extents_next(map, off, &x); off = x.off + x.len)
+        if (x.kind == EXTENT_STAGED)
+            r = staging_verify(s, x.src, x.len);
+    return r;
+}
+
 static int open_staging(struct cache_file *f, const struct journal_seal *s)
 {
     g_autofree char *path = journal_staging_path(f->journal, s->staging);
@@ -60,13 +72,16 @@ static int open_staging(struct cache_file *f, const struct journal_seal *s)
         return 0;
     if (r < 0)
         return r;
+    staging_keep(staging, true); /* as long as the record is there */
     r = drop_unreferenced(staging, s->map);
+    staging_restore(staging, (const struct sum *)(const void *)s->sums->data, s->sums->len);
+    if (r == 0 && !journal_is_of_this_boot(f->journal))
+        r = verify(staging, s->map);
     if (r < 0) {
-        staging_keep(staging, true);
         staging_unref(staging);
         return r;
     }
-    staging_restore(staging, (const struct sum *)(const void *)s->sums->data, s->sums->len);
+    staging_keep(staging, false);
     f->staging = staging;
     f->staging_number = s->staging;
     f->recorded_pin = g_new0(struct staging_pin, 1);
@@ -106,35 +121,116 @@ static bool same_target(const struct journal_seal *s, const struct journal_uploa
     return u && strcmp(u->bucket, s->bucket) == 0 && strcmp(u->key, s->key) == 0;
 }
 
-/* The file of a seal, or NULL: said why, and its record stays. */
-static struct cache_file *file_of_seal(struct cache *c, struct journal *j, const struct journal_content *content,
-                                       const struct journal_seal *s)
+/* An older seal than the upload's: parts that were sent since are another content's. Those whose bytes are nowhere else are not, since
+ * what they hold was published before it was changed. */
+static void distrust_parts(struct journal_upload *u, const struct extents *map)
+{
+    for (guint i = 0; i < u->parts->len; i++) {
+        struct journal_part *p = u->parts->pdata[i];
+        if (!extents_has(map, p->off, p->len, EXTENT_PUNCHED)) {
+            g_free((gpointer)(uintptr_t)p->etag);
+            p->etag = NULL;
+        }
+    }
+}
+
+/* The recorded seal is the only one from now on: the garbage of its staging may be given back. */
+static int settle_record(struct cache_file *f, const struct journal_seal *s, bool has_older)
+{
+    bool same_boot = journal_is_of_this_boot(f->journal);
+    int r = 0;
+    f->recorded_synced = s->synced;
+    if (s->synced || (same_boot && !has_older))
+        return 0;
+    if (same_boot && f->staging)
+        r = staging_sync(f->staging);
+    if (r == 0)
+        r = journal_mark_synced(f->journal, s->file, s->gen);
+    f->recorded_synced = r == 0;
+    return r;
+}
+
+static void restore_locked(struct cache_file *f, const struct journal_content *content, const struct journal_seal *s, bool upload)
+{
+    restore_state(f, s);
+    for (guint i = 0; i < content->attempts->len; i++) {
+        const struct journal_attempt *a = content->attempts->pdata[i];
+        if (a->file == s->file && a->gen <= s->gen)
+            outcome_restore_locked(f, a);
+    }
+    if (upload)
+        stream_restore_locked(f, s->upload);
+    if (!f->recorded_synced)
+        local_sync_add_locked(f->cache->local_sync, f);
+    file_count_locked(f);
+}
+
+static int file_of_seal(struct cache *c, struct journal *j, const struct journal_content *content, const struct journal_seal *s,
+                        bool has_older, struct cache_file **ret)
 {
     struct cache_file *f = file_new(c, j, s->file, s->bucket, s->key);
     bool upload = same_target(s, s->upload);
     int r = open_staging(f, s);
     if (r == 0 && !upload && extents_has(s->map, 0, UINT64_MAX, EXTENT_PUNCHED))
         r = -ENODATA;
+    if (r == 0)
+        r = settle_record(f, s, has_older);
     mutex_lock(&f->lock);
     f->kept = true; /* whatever happens, until it is in the bucket */
-    if (r == 0) {
-        restore_state(f, s);
-        for (guint i = 0; i < content->attempts->len; i++) {
-            const struct journal_attempt *a = content->attempts->pdata[i];
-            if (a->file == s->file)
-                outcome_restore_locked(f, a);
-        }
-        if (upload)
-            stream_restore_locked(f, s->upload);
-        file_count_locked(f);
-    }
-    mutex_unlock(&f->lock);
     if (r == 0)
-        return f;
-    log_error_errno(r, "%s/%s: what was written to it before a crash cannot be read again; what there is of it stays in %s",
-                    s->bucket, s->key, journal_dir(j));
-    cache_file_unref(f);
-    return NULL;
+        restore_locked(f, content, s, upload);
+    mutex_unlock(&f->lock);
+    if (r < 0)
+        g_clear_pointer(&f, cache_file_unref);
+    *ret = f;
+    return r;
+}
+
+/* No seal of a file can be replayed, for this reason. Whether it is to be forgotten. */
+static bool give_up(struct journal *j, const struct journal_seal *s, int r)
+{
+    /* Its staged bytes were on the disk once, and go only when they are in the bucket, or given up. */
+    if (s->synced && r == -ENOENT && !journal_is_of_this_boot(j)) {
+        log_notice("%s/%s: had come into the bucket just before the power went", s->bucket, s->key);
+        return journal_forget(j, s->file, NULL) == 0;
+    }
+    if (!s->synced && !journal_is_of_this_boot(j))
+        log_error("%s/%s: the power went right after it was closed, before its bytes were on the disk: they are lost. What there is of "
+                  "them stays in %s", s->bucket, s->key, journal_dir(j));
+    else
+        log_error_errno(r, "%s/%s: what was written to it before a crash cannot be read again; what there is of it stays in %s",
+                        s->bucket, s->key, journal_dir(j));
+    return false;
+}
+
+/* The file of the seals from *at on, which are one file's, the newest that can be read; NULL: said why, and the record stays. Sets *at
+ * behind them. */
+static struct cache_file *file_of_seals(struct cache *c, struct journal *j, const struct journal_content *content, guint *at)
+{
+    struct journal_seal *s = content->seals->pdata[*at], *last = s;
+    struct cache_file *f = NULL;
+    guint begin = *at, end = begin + 1;
+    while (end < content->seals->len && ((struct journal_seal *)content->seals->pdata[end])->file == s->file)
+        end++;
+    int r = 0;
+    for (guint i = *at; !f && i < end; i++) {
+        last = content->seals->pdata[i];
+        if (i > *at && last->upload)
+            distrust_parts((struct journal_upload *)(uintptr_t)last->upload, last->map);
+        r = file_of_seal(c, j, content, last, i + 1 < end, &f);
+        if (f && i > *at)
+            log_warning("%s/%s: what was written to it last had not reached the disk when the power went; it is as it was a few seconds "
+                        "before", last->bucket, last->key);
+    }
+    *at = end;
+    bool over = f || give_up(j, last, r);
+    /* Other uploads are nobody's any more. */
+    for (guint i = begin; over && i < end; i++) {
+        s = content->seals->pdata[i];
+        if (!f || s != last)
+            s->upload = NULL;
+    }
+    return f;
 }
 
 /* ---- uploads of nothing ---- */
@@ -219,8 +315,8 @@ static int adopt(struct cache *c, struct journal *j, bool (*adopted)(void *ctx, 
     if (r < 0)
         return log_error_errno(r, "cannot read the journal in %s; what it has of an earlier mount stays there", journal_dir(j));
     remove_unsealed(j, content);
-    for (guint i = 0; i < content->seals->len; i++) {
-        struct cache_file *f = file_of_seal(c, j, content, content->seals->pdata[i]);
+    for (guint i = 0; i < content->seals->len;) {
+        struct cache_file *f = file_of_seals(c, j, content, &i);
         if (!f || adopted(ctx, f))
             continue;
         mutex_lock(&f->lock);

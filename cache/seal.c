@@ -10,6 +10,7 @@
 
 #include "base/log.h"
 #include "cache/journal.h"
+#include "cache/local_sync.h"
 #include "cache/outcome.h"
 #include "cache/stream.h"
 #include "cache/sums.h"
@@ -170,9 +171,14 @@ static int record_locked(struct commit *c)
     if (r < 0)
         return r;
     struct staging_pin *old = f->recorded_pin;
+    if (f->recorded && f->recorded_synced) {
+        f->synced_pin = g_steal_pointer(&old);
+        f->recorded_synced = false;
+    }
     f->recorded_pin = g_steal_pointer(&c->record_pin);
     f->recorded_gen = c->gen;
     file_recorded_locked(f, true);
+    local_sync_add_locked(f->cache->local_sync, f);
     mutex_unlock(&f->lock);
     file_pin_free(old);
     mutex_lock(&f->lock);
@@ -201,9 +207,29 @@ int seal_record(struct commit *c)
     return r < 0 ? failed(c, r) : 0;
 }
 
+int seal_mark_synced(struct cache_file *f, uint64_t gen, GPtrArray *old)
+{
+    int r = 0;
+    mutex_lock(&f->lock);
+    enter_locked(f);
+    bool same = f->recorded && f->recorded_gen == gen;
+    mutex_unlock(&f->lock);
+    if (same)
+        r = journal_mark_synced(f->journal, f->number, gen);
+    mutex_lock(&f->lock);
+    if (same && r == 0) {
+        f->recorded_synced = true;
+        if (f->synced_pin)
+            g_ptr_array_add(old, g_steal_pointer(&f->synced_pin));
+    }
+    leave_locked(f);
+    mutex_unlock(&f->lock);
+    return r;
+}
+
 int seal_forget(struct cache_file *f, uint64_t gen, const char *upload_id)
 {
-    struct staging_pin *pin = NULL;
+    struct staging_pin *pin = NULL, *synced = NULL;
     int r = 0;
     mutex_lock(&f->lock);
     enter_locked(f);
@@ -214,6 +240,8 @@ int seal_forget(struct cache_file *f, uint64_t gen, const char *upload_id)
     mutex_lock(&f->lock);
     if (recorded && r == 0) {
         pin = g_steal_pointer(&f->recorded_pin);
+        synced = g_steal_pointer(&f->synced_pin);
+        f->recorded_synced = false;
         file_recorded_locked(f, false);
         f->kept = false;
     }
@@ -223,6 +251,7 @@ int seal_forget(struct cache_file *f, uint64_t gen, const char *upload_id)
     leave_locked(f);
     mutex_unlock(&f->lock);
     file_pin_free(pin);
+    file_pin_free(synced);
     return r;
 }
 

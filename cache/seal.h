@@ -22,6 +22,10 @@ int seal_record(struct commit *c);
  * Disk; no lock held. 0, or -errno (logged): it is still known. */
 int seal_forget(struct cache_file *f, uint64_t gen, const char *upload_id);
 
+/* The staged bytes of the seal of generation gen are on the disk: marks it, if it is the recorded one still. What an older seal refers to
+ * is appended to `old` (struct staging_pin*): file_pin_free() it once the journal is on the disk too. Disk; no lock held. 0 or -errno. */
+int seal_mark_synced(struct cache_file *f, uint64_t gen, GPtrArray *old);
+
 /* An upload of the file was created (u->file is filled in here). Disk. Failures are logged: nobody would end it after a crash. */
 void seal_upload(struct cache_file *f, struct journal_upload *u);
 /* Parts of it. 0 or -errno (logged). */

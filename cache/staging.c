@@ -241,6 +241,14 @@ int staging_verify(struct staging *s, uint64_t off, uint64_t n)
     return sums_verify(s->sums, off, n);
 }
 
+int staging_sync(struct staging *s)
+{
+    while (fdatasync(s->fd) < 0)
+        if (errno != EINTR)
+            return -errno;
+    return 0;
+}
+
 int staging_read(struct staging *s, uint64_t off, void *buf, size_t n)
 {
     char *p = buf;

@@ -57,6 +57,8 @@ int staging_read(struct staging *s, uint64_t off, void *buf, size_t n);
 int staging_crc(struct staging *s, uint64_t off, uint64_t n, uint32_t *ret);
 /* Whether the disk holds filled bytes as they came: reads them all (disk). 0, or -EIO (logged). */
 int staging_verify(struct staging *s, uint64_t off, uint64_t n);
+/* What was filled is on the disk (waits for that), with its name. 0 or -errno. */
+int staging_sync(struct staging *s);
 /* [off, off+n) is garbage from now on. */
 void staging_drop(struct staging *s, uint64_t off, uint64_t n);
 /* Where the next reserve begins: whatever lies below was written before now. */

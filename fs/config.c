@@ -99,6 +99,9 @@ const struct config_option config_options[] = {
              "background: it is sealed in cache_dir, from where it is brought into the bucket once nobody has it open, also by the next mount "
              "after a crash; what goes wrong is tried again, and `mlopsfs status` and `mlopsfs sync` show it. fsync(2) waits for the bucket "
              "in both."},
+    {"local_sync", "Cache", CONFIG_DURATION, AT(local_sync_ns), "5s", .min = SECOND / 10, .max = 3600 * SECOND,
+     .help = "After this time what was closed, and is not in the bucket yet, is synced to the disk of cache_dir: a power cut loses no more "
+             "than that. A daemon that is killed loses nothing of it at any time."},
 
     {"attr_ttl", "Attributes", CONFIG_DURATION, AT(attr_ttl_ns), "1s", .max = DAY,
      .help = "How long the attributes of a file are believed before the server is asked again."},

@@ -40,6 +40,7 @@ struct config {
     int commit;            /* enum config_commit */
     /* attributes */
     uint64_t attr_ttl_ns, dir_ttl_ns;
+    uint64_t local_sync_ns;
     uid_t uid; gid_t gid;  /* of objects that say nothing; default: who mounts */
     mode_t fmode, dmode;   /* same: 0644, 0755 */
     bool allow_other, read_only;

@@ -174,30 +174,41 @@ int drain_run(struct fs *fs, const char *below, bool closed_only, FILE *out)
     return r;
 }
 
+static void keep(struct inode *i, struct cache_file *f, const char *where)
+{
+    g_autofree char *path = NULL;
+    int r;
+
+    if (!cache_file_dirty(f))
+        return;
+    path = inode_path(i);
+    r = cache_file_keep(f);
+    if (r < 0)
+        log_error_errno(r, "%s: its last changes could not be brought into the bucket, nor be kept, and are lost", path);
+    else
+        log_warning("%s: its last changes are not in the bucket; they are kept in %s for the next mount of this bucket", path, where);
+}
+
 void drain_last(struct fs *fs)
 {
-    g_autoptr(GPtrArray) all = NULL;
+    g_autoptr(GPtrArray) all = inode_all(fs->inodes), files = g_ptr_array_new();
 
-    all = inode_all(fs->inodes);
     for (guint n = 0; n < all->len; n++) {
         struct inode *i = all->pdata[n];
+
+        if (!i->file) /* nobody else is there any more */
+            continue;
+        keep(i, i->file, fs->config->cache_dir);
+        g_ptr_array_add(files, i);
+    }
+    (void)cache_sync_local(fs->cache, NULL);
+    for (guint n = 0; n < files->len; n++) {
+        struct inode *i = files->pdata[n];
         struct cache_file *f;
 
         mutex_lock(&i->lock);
         f = g_steal_pointer(&i->file);
         mutex_unlock(&i->lock);
-        if (!f)
-            continue;
-        if (cache_file_dirty(f)) {
-            g_autofree char *path = inode_path(i);
-            int r = cache_file_keep(f);
-
-            if (r < 0)
-                log_error_errno(r, "%s: its last changes could not be brought into the bucket, nor be kept, and are lost", path);
-            else
-                log_warning("%s: its last changes are not in the bucket; they are kept in %s for the next mount of this bucket", path,
-                            fs->config->cache_dir);
-        }
         cache_file_unref(f);
         inode_put(i);
     }

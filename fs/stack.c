@@ -201,6 +201,7 @@ static int open_cache(struct fs *fs, const struct config *c, const char *staging
         .disk = c->disk,
         .uploads = c->uploads,
         .part_size = c->part_size,
+        .local_sync_ns = c->local_sync_ns,
         .untagged_ttl_ns = c->attr_ttl_ns,
         .committed = ns_committed,
     };
