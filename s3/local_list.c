@@ -194,5 +194,6 @@ int local_list_uploads(struct local_index *ix, struct store_request *req)
         return r;
     }
     req->res.entries = g_steal_pointer(&entries);
+    req->res.clock_known = true;
     return 0;
 }

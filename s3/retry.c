@@ -114,6 +114,8 @@ static void op_finish(struct op *op, struct store_result *res)
     store_result_move(&req->res, res);
     if (req->verb == STORE_GET)
         req->res.bytes = op->delivered;
+    if (req->verb == STORE_MPU_CREATE)
+        req->res.doubtful = op->unknown;
     mutex_lock(&r->lock);
     op->state = OP_ENDED;
     req->layer = NULL;

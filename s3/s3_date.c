@@ -38,3 +38,11 @@ bool s3_date_settled(const struct http_reply *r, int64_t mtime_ns)
     time_t now = curl_getdate(date, NULL);
     return now > 0 && (int64_t)now - mtime_ns / (int64_t)NSEC_PER_SEC >= SETTLED_AFTER;
 }
+
+void s3_date_clock(const struct http_reply *r, struct store_result *res)
+{
+    const char *date = http_header(r, "date");
+    time_t now = date ? curl_getdate(date, NULL) : -1;
+    res->clock_known = now > 0;
+    res->clock_ahead_ns = now > 0 ? (int64_t)now * (int64_t)NSEC_PER_SEC - (int64_t)clock_real_ns() : 0;
+}

@@ -97,6 +97,8 @@ int64_t s3_parse_iso8601(const char *s); /* ns since the epoch; 0 when it does n
 
 /* s3_date.c: store_object.settled, of an object with that Last-Modified in this reply. */
 bool s3_date_settled(const struct http_reply *r, int64_t mtime_ns);
+/* The server's clock, as the reply tells it. */
+void s3_date_clock(const struct http_reply *r, struct store_result *res);
 
 /* s3_caps.c: store_ops.caps. */
 void s3_caps_get(struct store *s, const char *bucket, struct store_caps *ret);

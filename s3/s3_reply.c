@@ -567,6 +567,7 @@ static bool digest_ok(struct s3_op *op)
         break;
     case STORE_MPU_LIST:
         r = s3_parse_uploads(op, body, &more);
+        s3_date_clock(&op->x.reply, &op->req->res);
         break;
     case STORE_MPU_LIST_PARTS:
         r = s3_parse_parts(op, body, &more);

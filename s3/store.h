@@ -121,6 +121,9 @@ struct store_result {
     GPtrArray *entries;    /* struct store_entry*, in byte order of keys, frees its elements */
     char *token;           /* LIST: pass in the next request; NULL on the last page */
     char *upload_id;
+    bool doubtful;         /* MPU_CREATE, by the retry layer: an attempt before may have made another upload, whose id is lost */
+    bool clock_known;      /* MPU_LIST: whether clock_ahead_ns is */
+    int64_t clock_ahead_ns; /* so much the server's clock, by which uploads were initiated, is ahead of ours (to the second, not above) */
     GPtrArray *parts;      /* struct store_part* ascending, frees its elements */
     GHashTable *tags;      /* char* → char* */
     GPtrArray *failed;     /* DELETE_MANY: char* keys that are still there; err tells of the first */

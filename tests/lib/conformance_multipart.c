@@ -2,6 +2,7 @@
  *
  * conformance_multipart: uploads in parts: they appear as a whole or not at all.
  */
+#include "base/clock.h"
 #include "tests/lib/conformance.h"
 
 #define N_MAX 6
@@ -384,17 +385,38 @@ static void list_parts_pages(struct conf *c, const void *arg)
     }
 }
 
+/* By the server's own clock, which may be a second behind itself. */
+static bool initiated_since(struct conf *c, const struct store_result *res, const struct store_entry *e, int64_t begun)
+{
+    int64_t slack = 2 * (int64_t)NSEC_PER_SEC, ahead = res->clock_ahead_ns;
+    if (e->mtime_ns < begun + ahead - slack || e->mtime_ns > clock_real_ns() + ahead + slack) {
+        conf_fail(c, "an upload of now was initiated %" G_GINT64_FORMAT " ms after it began",
+                  (e->mtime_ns - begun - ahead) / (int64_t)NSEC_PER_MSEC);
+    }
+    return c->failure == NULL;
+}
+
+/* Of one key, as a sweep for uploads that nobody knows asks. */
 static void list_uploads(struct conf *c, const void *arg)
 {
+    int64_t begun = clock_real_ns();
+    g_autofree char *second = NULL;
     _cleanup_upload_ struct upload u;
     TRY(upload_start(&u, c));
+    TRY(conf_mpu_create(c, u.key, &second));
     REQUEST(r, .verb = STORE_MPU_LIST, .prefix = u.key);
     TRY(conf_ok(c, &r));
-    EXPECT(c, r.res.entries != NULL && r.res.entries->len == 1, "%u uploads", r.res.entries->len);
-    const struct store_entry *e = r.res.entries->pdata[0];
-    EXPECT(c, strcmp(e->key, u.key) == 0 && g_strcmp0(e->upload_id, u.id) == 0,
-           "another upload: %s %s", e->key, e->upload_id);
-    EXPECT(c, e->mtime_ns > 0, "no time");
+    EXPECT(c, r.res.entries != NULL && r.res.entries->len == 2, "%u uploads", r.res.entries->len);
+    EXPECT(c, r.res.clock_known, "the server does not tell its time");
+    for (guint i = 0; i < 2; i++) {
+        const struct store_entry *e = r.res.entries->pdata[i], *other = r.res.entries->pdata[1 - i];
+        const char *id = g_strcmp0(other->upload_id, u.id) == 0 ? second : u.id;
+        EXPECT(c, strcmp(e->key, u.key) == 0 && g_strcmp0(e->upload_id, id) == 0,
+               "another upload: %s %s", e->key, e->upload_id);
+        EXPECT(c, e->mtime_ns > 0, "no time");
+        TRY(initiated_since(c, &r.res, e, begun));
+    }
+    TRY(conf_mpu_abort(c, u.key, second));
     TRY(conf_mpu_abort(c, u.key, u.id));
     REQUEST(after, .verb = STORE_MPU_LIST, .prefix = u.key);
     TRY(conf_ok(c, &after));

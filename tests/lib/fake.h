@@ -18,6 +18,7 @@ struct object {
 
 struct upload {
     char *name; /* bucket/key */
+    int64_t initiated_ns;
     struct store_headers headers;
     bool with_checksums;
     GHashTable *tags;
@@ -50,6 +51,8 @@ struct fake_store {
     GTree *objects;      /* "bucket/key" → struct object */
     GHashTable *uploads; /* id → struct upload */
     uint64_t serial;     /* of ETags and upload ids */
+    int64_t ahead_ns;    /* its clock, of ours */
+    bool mute;           /* it does not tell its clock */
     uint64_t prng;
 };
 

@@ -237,6 +237,27 @@ size_t fake_store_uploads(struct store *s)
     return n;
 }
 
+void fake_store_age_uploads(struct store *s, uint64_t ns)
+{
+    struct fake_store *f = (struct fake_store *)s;
+    GHashTableIter it;
+    gpointer upload;
+    mutex_lock(&f->lock);
+    g_hash_table_iter_init(&it, f->uploads);
+    while (g_hash_table_iter_next(&it, NULL, &upload))
+        ((struct upload *)upload)->initiated_ns -= (int64_t)ns;
+    mutex_unlock(&f->lock);
+}
+
+void fake_store_set_clock(struct store *s, int64_t ahead_ns, bool tells)
+{
+    struct fake_store *f = (struct fake_store *)s;
+    mutex_lock(&f->lock);
+    f->ahead_ns = ahead_ns;
+    f->mute = !tells;
+    mutex_unlock(&f->lock);
+}
+
 void fake_store_release(struct store *s)
 {
     struct fake_store *f = (struct fake_store *)s;

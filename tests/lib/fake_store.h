@@ -47,6 +47,11 @@ GBytes *fake_store_get(struct store *s, const char *bucket, const char *key,
 size_t
 fake_store_uploads(struct store *s); /* multipart uploads that are neither complete nor aborted */
 
+/* Makes them older. */
+void fake_store_age_uploads(struct store *s, uint64_t ns);
+/* By so much its clock is ahead of ours from now on; and whether MPU_LIST tells it. */
+void fake_store_set_clock(struct store *s, int64_t ahead_ns, bool tells);
+
 /* Lets every held request run (it does not pass the hook again). */
 void fake_store_release(struct store *s);
 /* Waits until no request is under way (held ones are). */

@@ -356,6 +356,7 @@ static void run_mpu_create(struct fake_store *f, struct store_request *req)
     u->with_checksums = req->with_checksums;
     mutex_lock(&f->lock);
     assert(!u->with_checksums || f->caps.checksum_mpu);
+    u->initiated_ns = (int64_t)clock_real_ns() + f->ahead_ns;
     req->res.upload_id = g_strdup_printf("upload-%" G_GUINT64_FORMAT, ++f->serial);
     g_hash_table_replace(f->uploads, g_strdup(req->res.upload_id), u);
     mutex_unlock(&f->lock);
@@ -489,8 +490,11 @@ static void run_mpu_list(struct fake_store *f, struct store_request *req)
             continue;
         struct store_entry *e = store_entry_new(u->name + strlen(req->bucket) + 1);
         e->upload_id = g_strdup(id);
+        e->mtime_ns = u->initiated_ns;
         g_ptr_array_add(req->res.entries, e);
     }
+    req->res.clock_known = !f->mute;
+    req->res.clock_ahead_ns = f->mute ? 0 : f->ahead_ns;
     mutex_unlock(&f->lock);
 }
 
