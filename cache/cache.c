@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/budget.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/workq.h"
 #include "cache/file.h"
@@ -18,6 +19,7 @@
 #include "cache/local_sync.h"
 #include "cache/reader.h"
 #include "cache/stream.h"
+#include "cache/sweep.h"
 #include "cache/upload.h"
 
 #define RANK_CACHE ((enum mutex_rank)(RANK_COMMIT + 2))
@@ -31,6 +33,7 @@
 #define RESERVE_MIN (10ULL << 20)
 #define RESERVE_MAX (256ULL << 20)
 #define PAGE 4096ULL
+#define SETTLE_NS (30 * NSEC_PER_SEC)
 
 static uint64_t arena_size(uint64_t memory)
 {
@@ -45,6 +48,8 @@ static int cache_start(struct cache *c, const struct cache_params *p)
         r = workq_new("commit", COMMIT_THREADS, &c->committers);
     if (r == 0)
         r = workq_new("janitor", 1, &c->janitor);
+    if (r == 0)
+        r = sweep_new(c, &c->sweep);
     if (r < 0)
         return log_error_errno(r, "cannot start the cache's threads");
     struct read_cache_params rp = {
@@ -76,6 +81,7 @@ static void cache_destroy(struct cache *c)
         workq_free(c->janitor);
     if (c->deliver)
         workq_free(c->deliver);
+    sweep_free(c->sweep); /* all of them may ask it for something */
     upload_queue_free(c->uploads);
     budget_free(c->disk);
     budget_free(c->reserve);
@@ -105,6 +111,7 @@ int cache_new(const struct cache_params *p, struct cache **ret)
     c->adopted = g_ptr_array_new();
     c->committed = p->committed;
     c->untagged_ttl_ns = p->untagged_ttl_ns;
+    c->settle_ns = p->settle_ns ? p->settle_ns : SETTLE_NS;
     plan_limits_init(&c->limits, p->part_size, reserve - PAGE);
     c->disk = budget_new(disk - reserve);
     c->reserve = budget_new(reserve);

@@ -36,6 +36,7 @@ struct cache_params {
     uint64_t part_size;       /* first parts' size, bytes; 0 = see cache/plan.h's schedule */
     uint64_t local_sync_ns;   /* so long what was sealed may not be on the disk; 0 = 5 s */
     uint64_t untagged_ttl_ns; /* so long it is believed that an object has no tags; after that a commit that replaces it asks */
+    uint64_t settle_ns;       /* so long a request that was given up may still have an effect; 0 = 30 s */
     /* After a commit made `now` the file's base, before flush returns. same_content: only headers or key changed.
      * owner is the file's. No lock held. */
     void (*committed)(void *owner, const struct store_object *now, bool same_content);

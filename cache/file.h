@@ -18,6 +18,7 @@
 struct journal;
 struct journal_seal;
 struct stream;
+struct sweep;
 struct upload_queue;
 
 /* User metadata that names the commit which wrote an object: x-amz-meta-mlopsfs-commit. */
@@ -29,12 +30,14 @@ struct cache {
     void (*committed)(void *owner, const struct store_object *now, bool same_content);
     struct plan_limits limits;
     uint64_t untagged_ttl_ns;
+    uint64_t settle_ns;
     char *bucket;             /* NULL: of all */
     struct journal *journal;
     struct local_sync *local_sync;
-    GPtrArray *adopted;       /* struct journal*; constant after cache_adopt() */
+    GPtrArray *adopted;       /* lock: struct journal*; grows in cache_adopt() alone */
     struct workq *deliver;    /* completions */
     struct workq *committers; /* commits: they block on the network */
+    struct sweep *sweep;      /* ends uploads that belong to nothing */
     struct workq *janitor;    /* what must not run on a store's thread: disk work, last references */
     struct read_cache *readers;
     struct budget *disk;    /* staging of files */

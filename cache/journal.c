@@ -38,6 +38,9 @@ static const char *const migrations[] = {
     "  upload TEXT NOT NULL REFERENCES uploads(id) ON DELETE CASCADE, number INTEGER NOT NULL,"
     "  off INTEGER NOT NULL, len INTEGER NOT NULL, etag TEXT, crc INTEGER,"
     "  PRIMARY KEY(upload, number)) WITHOUT ROWID;",
+    "CREATE TABLE intents("
+    "  uuid TEXT PRIMARY KEY, file INTEGER NOT NULL, bucket BLOB NOT NULL, key BLOB NOT NULL,"
+    "  time INTEGER NOT NULL, lost INTEGER NOT NULL) WITHOUT ROWID;",
 };
 
 void journal_bind(sqlite3_stmt *st, int n, const char *text)
@@ -93,7 +96,8 @@ static void remove_files(const char *dir)
 static int count_rows(sqlite3 *db, int64_t *ret_rows)
 {
     g_autoptr(sqlite3_stmt) st = NULL;
-    int r = db_prepare(db, "SELECT (SELECT count(*) FROM seals) + (SELECT count(*) FROM uploads)", &st);
+    int r = db_prepare(db, "SELECT (SELECT count(*) FROM seals) + (SELECT count(*) FROM uploads)"
+                           " + (SELECT count(*) FROM intents)", &st);
     if (r == 0)
         r = db_step(st);
     if (r < 0)
@@ -187,7 +191,8 @@ static int is_for(struct journal *j, const char *bucket, bool *ret)
 {
     g_autoptr(sqlite3_stmt) st = NULL;
     int r = db_prepare(j->db, "SELECT bucket, max(number, (SELECT coalesce(max(max(file, staging)), 0) FROM seals),"
-                              " (SELECT coalesce(max(file), 0) FROM uploads)), boot FROM instance", &st);
+                              " (SELECT coalesce(max(file), 0) FROM uploads), (SELECT coalesce(max(file), 0) FROM intents)),"
+                              " boot FROM instance", &st);
     if (r == 0)
         r = db_step(st);
     if (r < 0)
@@ -244,6 +249,49 @@ int journal_adopt(const char *dir, const char *bucket, GPtrArray **ret)
     }
     close(parent);
     return 0;
+}
+
+/* Of an instance that may be anybody's. Who has died creates nothing. */
+static int add_known(const char *path, const char *bucket, const char *key, GHashTable *ids)
+{
+    g_autofree char *lock = g_build_filename(path, "lock", NULL), *name = g_build_filename(path, DATABASE, NULL);
+    sqlite3 *db = NULL;
+    int creating = 0;
+    int fd = lock_file(lock, O_RDWR, LOCK_EX | LOCK_NB);
+    if (fd == -ENOENT)
+        return 0;
+    if (fd < 0 && fd != -EWOULDBLOCK)
+        return fd;
+    int r = db_open(name, fd < 0 ? DB_READONLY : 0, migrations, G_N_ELEMENTS(migrations), &db);
+    if (r == 0)
+        r = journal_add_upload_ids(db, bucket, key, ids);
+    if (r == 0 && fd < 0)
+        r = journal_count_live_intents(db, bucket, key, &creating);
+    db_close(db);
+    if (fd >= 0)
+        close(fd);
+    return r < 0 ? r : creating > 0 ? -EAGAIN : 0;
+}
+
+int journal_known_uploads(const char *dir, const char *bucket, const char *key, GHashTable **ret)
+{
+    GHashTable *ids = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    int parent = lock_parent(dir), r = MIN(parent, 0);
+    g_autoptr(GDir) d = g_dir_open(dir, 0, NULL);
+    const char *name;
+    if (!d && r == 0)
+        r = -EIO;
+    while (r == 0 && (name = g_dir_read_name(d))) {
+        g_autofree char *path = g_build_filename(dir, name, NULL);
+        if (g_file_test(path, G_FILE_TEST_IS_DIR))
+            r = add_known(path, bucket, key, ids);
+    }
+    if (parent >= 0)
+        close(parent);
+    if (r < 0)
+        g_clear_pointer(&ids, g_hash_table_unref);
+    *ret = ids;
+    return r;
 }
 
 void journal_free(struct journal *j)

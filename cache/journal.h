@@ -6,7 +6,8 @@
  *
  * A seal says what is to become the object of a key: where its bytes are, its headers, the version
  * it replaces, and the UUIDs by which the object is known as ours if the request's reply was lost.
- * An upload is a multipart upload of ours that was not completed or aborted yet.
+ * An upload is a multipart upload of ours that was not completed or aborted yet. An intent is one
+ * whose creation was about to be requested, and whose id is not known: not yet, or (lost) never.
  *
  * A record that was written survives the process; power is another matter: the last ones may be
  * missing, and what a seal refers to may not have reached the disk, or may be gone though it is
@@ -74,6 +75,14 @@ struct journal_attempt {
     struct store_headers headers;
 };
 
+struct journal_intent {
+    uint64_t file;
+    char *bucket, *key;
+    char uuid[37];   /* of the upload, had it been recorded */
+    int64_t time_ns; /* real: the creation was requested after it */
+    int64_t lost_ns; /* real: it was given up, and may yet have an effect; 0: it is on its way */
+};
+
 struct journal_content {
     GPtrArray *seals;    /* struct journal_seal*; of a file the newest, and after it, if there is an older one, the last that was synced */
     GPtrArray *uploads;  /* struct journal_upload* */
@@ -86,7 +95,7 @@ int journal_new(const char *dir, const char *bucket, struct journal **ret);
  * any), and holds it. Empty ones are removed. Damaged ones are logged and left where they are.
  * *ret: struct journal*, the caller frees each. */
 int journal_adopt(const char *dir, const char *bucket, GPtrArray **ret);
-/* Lets go of the instance; removes it with its files if it has no seal and no upload. NULL is fine. */
+/* Lets go of the instance; removes it with its files if it has no seal, upload or intent. NULL is fine. */
 void journal_free(struct journal *j);
 
 const char *journal_dir(const struct journal *j);
@@ -108,8 +117,20 @@ int journal_attempt(struct journal *j, const struct journal_seal *s);
 /* The file's content (0: no file's) is in the bucket, or is to be forgotten: so are its seal and attempts. The upload (NULL: none)
  * was completed. */
 int journal_forget(struct journal *j, uint64_t file, const char *upload_id);
-/* Records an upload that was created. */
-int journal_upload(struct journal *j, const struct journal_upload *u);
+/* Before a creation is requested: records that an upload of this uuid may be there from now on. */
+int journal_intent(struct journal *j, const struct journal_intent *i);
+/* It had no effect, or what it may have had is dealt with. */
+int journal_intent_ended(struct journal *j, const char *uuid);
+/* Nobody waits any more for what came of it (uuid NULL: of any). Those that were lost before stay as they are. */
+int journal_intent_lost(struct journal *j, const char *uuid);
+/* *ret: struct journal_intent*, those that are lost. Caller unrefs. */
+int journal_lost(struct journal *j, GPtrArray **ret);
+/* The ids of the uploads of this key that any instance below dir knows, whoever holds it: char*, caller unrefs. -EAGAIN: an upload
+ * of it is being created, by us or another process. */
+int journal_known_uploads(const char *dir, const char *bucket, const char *key, GHashTable **ret);
+/* The upload of an intent was created: records it in its place. doubtful: the intent stays as well, lost, since it may have made
+ * another one. */
+int journal_upload(struct journal *j, const struct journal_upload *u, bool doubtful);
 /* Records parts of an upload, in place of those with the same numbers. */
 int journal_parts(struct journal *j, const char *upload_id, const struct journal_part *parts, size_t n);
 /* The upload was completed, or aborted. */

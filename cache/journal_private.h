@@ -21,3 +21,9 @@ struct journal {
 /* Buckets and keys are blobs: any bytes. NULL stays NULL. */
 void journal_bind(sqlite3_stmt *st, int n, const char *text);
 char *journal_column(sqlite3_stmt *st, int n); /* g_free */
+
+/* journal_intents.c; lock, or a connection of one's own. */
+int journal_delete_intent(sqlite3 *db, const char *uuid);
+int journal_lose_intents(sqlite3 *db, const char *uuid); /* NULL: all */
+int journal_count_live_intents(sqlite3 *db, const char *bucket, const char *key, int *ret);
+int journal_add_upload_ids(sqlite3 *db, const char *bucket, const char *key, GHashTable *to);

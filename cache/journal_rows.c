@@ -117,7 +117,7 @@ static int put_attempt(sqlite3 *db, const struct journal_attempt *a)
     return run(st);
 }
 
-int journal_upload(struct journal *j, const struct journal_upload *u)
+int journal_upload(struct journal *j, const struct journal_upload *u, bool doubtful)
 {
     g_autoptr(sqlite3_stmt) st = NULL;
     int r = begin(j);
@@ -135,6 +135,8 @@ int journal_upload(struct journal *j, const struct journal_upload *u)
         r = run(st);
     }
     g_clear_pointer(&st, sqlite3_finalize);
+    if (r == 0)
+        r = doubtful ? journal_lose_intents(j->db, u->uuid) : journal_delete_intent(j->db, u->uuid);
     return end(j, r);
 }
 

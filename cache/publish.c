@@ -397,16 +397,17 @@ static bool plan_copies(const struct plan *p)
     return false;
 }
 
-static void record_upload(struct multi *m)
+static int create_recorded(struct multi *m)
 {
     struct commit *c = m->commit;
-    struct journal_upload u = {.bucket = c->bucket,
-                               .key = c->key,
-                               .id = m->create.res.upload_id,
-                               .with_checksums = m->with_checksums,
-                               .headers = c->headers};
+    struct journal_upload u = {
+        .bucket = c->bucket, .key = c->key, .with_checksums = m->with_checksums, .headers = c->headers};
     g_strlcpy(u.uuid, c->uuid, sizeof(u.uuid));
-    seal_upload(c->file, &u);
+    int r = seal_upload_intended(c->file, c->bucket, c->key, c->uuid);
+    if (r < 0)
+        return r;
+    run(c, &m->create);
+    return seal_upload_created(c->file, &u, &m->create.res);
 }
 
 static int create(struct multi *m)
@@ -420,12 +421,10 @@ static int create(struct multi *m)
                                        .headers = &c->headers,
                                        .with_checksums = m->with_checksums};
     keep_in(c, &m->create);
-    int r = run(c, &m->create);
+    int r = create_recorded(m);
     m->upload_id = m->create.res.upload_id;
     m->uuid = c->uuid;
     m->headers = &c->headers;
-    if (r == 0)
-        record_upload(m);
     return r;
 }
 

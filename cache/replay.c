@@ -2,8 +2,8 @@
  *
  * replay: cache_adopt(): files from the journals of earlier mounts, as they were when they were
  * sealed. Nothing is asked of the bucket here: what a request of then may have left there is in the
- * files' attempts (outcome.h), and the next commit looks. Threads: the one that mounts; aborting
- * uploads that belong to nothing is the janitor's.
+ * files' attempts (outcome.h), and the next commit looks. Threads: the one that mounts; ending
+ * uploads that belong to nothing is the sweep's.
  */
 #include <errno.h>
 #include <string.h>
@@ -17,6 +17,7 @@
 #include "cache/outcome.h"
 #include "cache/stream.h"
 #include "cache/sums.h"
+#include "cache/sweep.h"
 
 /* ---- one file ---- */
 
@@ -235,32 +236,6 @@ static struct cache_file *file_of_seals(struct cache *c, struct journal *j, cons
 
 /* ---- uploads of nothing ---- */
 
-struct leftover {
-    struct cache *cache;
-    struct journal *journal;
-    char *bucket, *key, *id;
-};
-
-static void abort_leftover(void *arg)
-{
-    struct leftover *l = arg;
-    _cleanup_request_ struct store_request req = {.verb = STORE_MPU_ABORT,
-                                                  .prio = STORE_PRIO_META,
-                                                  .bucket = l->bucket,
-                                                  .key = l->key,
-                                                  .upload_id = l->id};
-    int r = store_run(l->cache->store, &req, NULL);
-    if (r == 0)
-        r = journal_upload_ended(l->journal, l->id);
-    if (r < 0)
-        log_warning_errno(r, "cannot end an upload of %s/%s that a crash left; the next mount will try again", l->bucket,
-                          l->key);
-    g_free(l->bucket);
-    g_free(l->key);
-    g_free(l->id);
-    g_free(l);
-}
-
 static bool is_used(const struct journal_content *content, const struct journal_upload *u)
 {
     for (guint i = 0; i < content->seals->len; i++) {
@@ -275,11 +250,8 @@ static void abort_leftovers(struct cache *c, struct journal *j, const struct jou
 {
     for (guint i = 0; i < content->uploads->len; i++) {
         const struct journal_upload *u = content->uploads->pdata[i];
-        if (is_used(content, u))
-            continue;
-        struct leftover *l = g_new(struct leftover, 1);
-        *l = (struct leftover){c, j, g_strdup(u->bucket), g_strdup(u->key), g_strdup(u->id)};
-        workq_push(c->janitor, abort_leftover, l);
+        if (!is_used(content, u))
+            sweep_upload(c->sweep, j, u->bucket, u->key, u->id, NULL);
     }
 }
 
@@ -314,6 +286,9 @@ static int adopt(struct cache *c, struct journal *j, bool (*adopted)(void *ctx, 
     int r = journal_load(j, &content);
     if (r < 0)
         return log_error_errno(r, "cannot read the journal in %s; what it has of an earlier mount stays there", journal_dir(j));
+    r = journal_intent_lost(j, NULL); /* nobody waits for an answer any more */
+    if (r < 0)
+        log_warning_errno(r, "cannot write to the journal in %s; uploads that were not answered are not looked for", journal_dir(j));
     remove_unsealed(j, content);
     for (guint i = 0; i < content->seals->len;) {
         struct cache_file *f = file_of_seals(c, j, content, &i);
@@ -335,8 +310,12 @@ int cache_adopt(struct cache *c, bool (*adopted)(void *ctx, struct cache_file *f
     if (r < 0)
         return log_error_errno(r, "cannot look for journals in %s", c->dir);
     for (guint i = 0; i < found->len; i++) {
+        mutex_lock(&c->lock);
         g_ptr_array_add(c->adopted, found->pdata[i]);
+        mutex_unlock(&c->lock);
         (void)adopt(c, found->pdata[i], adopted, ctx);
     }
+    if (found->len > 0)
+        sweep_lost(c->sweep);
     return 0;
 }

@@ -8,12 +8,14 @@
 #include <errno.h>
 #include <uuid/uuid.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "cache/journal.h"
 #include "cache/local_sync.h"
 #include "cache/outcome.h"
 #include "cache/stream.h"
 #include "cache/sums.h"
+#include "cache/sweep.h"
 
 /* The stream's upload with the parts that it has by now; its other parts go up again. */
 static void take_upload_locked(struct commit *c)
@@ -252,6 +254,8 @@ int seal_forget(struct cache_file *f, uint64_t gen, const char *upload_id)
     mutex_unlock(&f->lock);
     file_pin_free(pin);
     file_pin_free(synced);
+    if (upload_id)
+        sweep_upload_ended(f->cache->sweep);
     return r;
 }
 
@@ -305,13 +309,66 @@ int cache_seal(struct cache_handle *h, struct cancel *cancel)
 
 /* ---- uploads ---- */
 
-void seal_upload(struct cache_file *f, struct journal_upload *u)
+int seal_upload_intended(struct cache_file *f, const char *bucket, const char *key, const char *uuid)
 {
-    u->file = f->number;
-    int r = journal_upload(f->journal, u);
+    struct journal_intent i = {
+        .file = f->number, .bucket = g_strdup(bucket), .key = g_strdup(key), .time_ns = clock_real_ns()};
+    g_strlcpy(i.uuid, uuid, sizeof(i.uuid));
+    int r = journal_intent(f->journal, &i);
+    g_free(i.bucket);
+    g_free(i.key);
     if (r < 0)
-        log_warning_errno(r, "cannot record the upload of %s/%s in the journal: nobody would end it "
-                             "after a crash", u->bucket, u->key);
+        log_error_errno(r, "cannot record in the journal in %s that an upload of %s/%s begins", journal_dir(f->journal), bucket, key);
+    return r;
+}
+
+/* A refusal tells that nothing was made; anything else does not. */
+static bool may_be_there(const struct store_result *res)
+{
+    switch (res->cls) {
+    case STORE_CLASS_OK:
+    case STORE_CLASS_AUTH:
+    case STORE_CLASS_CONFLICT:
+        return res->doubtful;
+    case STORE_CLASS_RETRY:
+    case STORE_CLASS_AMBIGUOUS:
+        return true;
+    case STORE_CLASS_FATAL:
+        break;
+    }
+    return res->doubtful || res->err == -EBADMSG || res->err == -EPROTO || res->err == -EIO || res->err == -ETIMEDOUT ||
+           res->err == -ECANCELED || res->err == -EINTR;
+}
+
+static void creation_failed(struct cache_file *f, const struct journal_upload *u, const struct store_result *res)
+{
+    bool lost = may_be_there(res);
+    int r = lost ? journal_intent_lost(f->journal, u->uuid) : journal_intent_ended(f->journal, u->uuid);
+    if (r < 0)
+        log_warning_errno(r, "cannot record in the journal in %s that no upload of %s/%s began; the next mount will look for it",
+                          journal_dir(f->journal), u->bucket, u->key);
+    else if (lost)
+        sweep_lost(f->cache->sweep);
+}
+
+int seal_upload_created(struct cache_file *f, struct journal_upload *u, const struct store_result *res)
+{
+    struct sweep *sweep = f->cache->sweep;
+    if (res->err < 0) {
+        creation_failed(f, u, res);
+        return res->err;
+    }
+    u->file = f->number;
+    u->id = res->upload_id;
+    int r = journal_upload(f->journal, u, res->doubtful);
+    if (r < 0) {
+        log_error_errno(r, "cannot record the upload of %s/%s in the journal in %s: it is ended", u->bucket, u->key,
+                        journal_dir(f->journal));
+        sweep_upload(sweep, f->journal, u->bucket, u->key, u->id, u->uuid);
+    } else if (res->doubtful) {
+        sweep_lost_later(sweep);
+    }
+    return r;
 }
 
 int seal_upload_parts(struct cache_file *f, const char *upload_id, const struct journal_part *parts,
@@ -329,4 +386,5 @@ void seal_upload_ended(struct cache_file *f, const char *upload_id)
     int r = journal_upload_ended(f->journal, upload_id);
     if (r < 0)
         log_warning_errno(r, "cannot take an upload from the journal in %s", journal_dir(f->journal));
+    sweep_upload_ended(f->cache->sweep);
 }

@@ -26,8 +26,11 @@ int seal_forget(struct cache_file *f, uint64_t gen, const char *upload_id);
  * is appended to `old` (struct staging_pin*): file_pin_free() it once the journal is on the disk too. Disk; no lock held. 0 or -errno. */
 int seal_mark_synced(struct cache_file *f, uint64_t gen, GPtrArray *old);
 
-/* An upload of the file was created (u->file is filled in here). Disk. Failures are logged: nobody would end it after a crash. */
-void seal_upload(struct cache_file *f, struct journal_upload *u);
+/* Before MPU_CREATE is requested, and so that nothing that it makes is ever left behind. Disk. 0 or -errno (logged): no request. */
+int seal_upload_intended(struct cache_file *f, const char *bucket, const char *key, const char *uuid);
+/* What came of it, for the u that was intended (u->file and u->id are filled in here). Disk. 0: the upload is recorded; -errno: there
+ * is none, or it could not be recorded (logged), and is ended in the background. */
+int seal_upload_created(struct cache_file *f, struct journal_upload *u, const struct store_result *res);
 /* Parts of it. 0 or -errno (logged). */
 int seal_upload_parts(struct cache_file *f, const char *upload_id, const struct journal_part *parts, size_t n);
 /* It was completed or aborted. */

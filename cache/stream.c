@@ -219,27 +219,23 @@ static void create_failed_locked(struct stream *s, int err)
         cache_work_end(s->file->cache);
 }
 
-static void record(struct stream *s)
+static int record(struct stream *s)
 {
-    struct journal_upload u = {.bucket = s->bucket,
-                               .key = s->key,
-                               .id = s->req.res.upload_id,
-                               .with_checksums = s->with_checksums,
-                               .headers = s->headers};
+    struct journal_upload u = {
+        .bucket = s->bucket, .key = s->key, .with_checksums = s->with_checksums, .headers = s->headers};
     g_strlcpy(u.uuid, s->uuid, sizeof(u.uuid));
-    seal_upload(s->file, &u);
+    return seal_upload_created(s->file, &u, &s->req.res);
 }
 
 static void create_finish(void *arg)
 {
     struct stream *s = arg;
     struct cache_file *f = s->file;
-    if (s->req.res.err == 0)
-        record(s);
+    int r = record(s);
     mutex_lock(&f->lock);
-    if (s->req.res.err < 0) {
-        log_warning_errno(s->req.res.err, "cannot start the upload of %s/%s", s->bucket, s->key);
-        create_failed_locked(s, s->req.res.err);
+    if (r < 0) {
+        log_warning_errno(r, "cannot start the upload of %s/%s", s->bucket, s->key);
+        create_failed_locked(s, r);
     } else {
         s->state = STREAM_OPEN;
         s->upload_id = g_strdup(s->req.res.upload_id);
@@ -263,8 +259,24 @@ static void create_done(struct store_request *req)
     workq_push(s->file->cache->janitor, create_finish, s);
 }
 
+static void end_creation(struct stream *s, int err)
+{
+    struct cache_file *f = s->file;
+    mutex_lock(&f->lock);
+    create_failed_locked(s, err);
+    cond_broadcast(&f->changed);
+    end_if_idle_locked(s); /* s may be gone after the unlock */
+    mutex_unlock(&f->lock);
+}
+
+/* No lock held: disk. */
 static void stream_create(struct stream *s, const struct store_caps *caps)
 {
+    int r = seal_upload_intended(s->file, s->bucket, s->key, s->uuid);
+    if (r < 0) {
+        end_creation(s, r);
+        return;
+    }
     s->with_checksums = caps->checksum_mpu;
     s->checksums = caps->checksum_mpu || caps->checksum_part;
     s->req = (struct store_request){
@@ -291,18 +303,15 @@ static void tags_finish(void *arg)
     store_request_clear(&s->req);
     store_get_caps(f->cache->store, s->bucket, &caps);
     mutex_lock(&f->lock);
-    if (r == 0 && !s->detached) {
-        stream_create(s, &caps);
-        mutex_unlock(&f->lock);
-        return;
-    }
+    bool wanted = !s->detached;
+    mutex_unlock(&f->lock);
     if (r < 0)
         log_warning_errno(r, "cannot read the tags of %s/%s, which is to keep them", s->bucket,
                           s->key);
-    create_failed_locked(s, r < 0 ? r : -ECANCELED);
-    cond_broadcast(&f->changed);
-    end_if_idle_locked(s);
-    mutex_unlock(&f->lock);
+    if (r == 0 && wanted)
+        stream_create(s, &caps);
+    else
+        end_creation(s, r < 0 ? r : -ECANCELED);
 }
 
 static void tags_done(struct store_request *req)
