@@ -234,7 +234,7 @@ static void sweep_journal(struct sweep *s, struct pass *p, struct journal *j)
 
 /* ---- when ---- */
 
-static bool pass(struct sweep *s)
+static struct pass make_pass(struct sweep *s)
 {
     struct cache *c = s->cache;
     struct pass p = {0};
@@ -247,22 +247,24 @@ static bool pass(struct sweep *s)
     end_uploads(s, &p);
     for (guint i = 0; i < journals->len && !p.away; i++)
         sweep_journal(s, &p, journals->pdata[i]);
-    return p.left;
+    return p;
 }
 
 static void run(void *arg)
 {
     struct sweep *s = arg;
     mutex_lock(&s->lock);
-    for (bool left = true; left;) {
+    for (bool more = true; more;) {
+        bool last = s->ending;
         s->asked = false;
         mutex_unlock(&s->lock);
-        left = pass(s);
+        struct pass p = make_pass(s);
         uint64_t until = clock_mono_ns() + CLAMP(s->cache->settle_ns, LEAST_NS, AGAIN_NS);
         mutex_lock(&s->lock);
-        while (left && !s->asked && !s->ending && cond_wait_until(&s->changed, &s->lock, until))
+        while (p.left && !s->asked && !s->ending && cond_wait_until(&s->changed, &s->lock, until))
             ;
-        left = s->asked || (left && !s->ending);
+        /* At the end once more, now that nothing is under way, if somebody answers. */
+        more = s->asked || (p.left && !(s->ending && (last || p.away)));
     }
     s->running = false;
     mutex_unlock(&s->lock);

@@ -89,7 +89,7 @@ G_GNUC_UNUSED static enum fake_action crash_hook(void *ctx, struct store_request
 G_GNUC_UNUSED static void cache_start_on(struct crash *k, const char *dir)
 {
     struct cache_params cp = {
-        .store = k->w.store, .dir = dir, .bucket = "b", .memory = 32 * MIB, .disk = 160 * MIB, .uploads = 1, .part_size = PART, .local_sync_ns = 3600 * NSEC_PER_SEC, .committed = world_committed};
+        .store = k->w.store, .dir = dir, .bucket = "b", .memory = 32 * MIB, .disk = 160 * MIB, .uploads = 1, .part_size = PART, .settle_ns = 1, .local_sync_ns = 3600 * NSEC_PER_SEC, .committed = world_committed};
     g_assert_cmpint(cache_new(&cp, &k->w.cache), ==, 0);
 }
 
@@ -114,21 +114,27 @@ G_GNUC_UNUSED static bool take(void *ctx, struct cache_file *f)
     return true;
 }
 
-/* Ends the first cache, whose files are given up, and starts the second. Returns its files. */
-G_GNUC_UNUSED static GPtrArray *restart(struct crash *k)
+G_GNUC_UNUSED static GPtrArray *restart_with(struct crash *k, bool refuse)
 {
     GPtrArray *files = g_ptr_array_new();
     cache_free(k->w.cache);
     remove_dir(k->w.dir);
     mutex_lock(&k->w.lock);
     k->nth = 0;
-    k->dead = k->refuse = false;
+    k->dead = false;
+    k->refuse = refuse;
     mutex_unlock(&k->w.lock);
     cache_start_on(k, k->copy);
     g_assert_cmpint(cache_adopt(k->w.cache, take, files), ==, 0);
     for (guint i = 0; i < files->len; i++)
         cache_file_set_owner(files->pdata[i], &k->w);
     return files;
+}
+
+/* Ends the first cache, whose files are given up, and starts the second. Returns its files. */
+G_GNUC_UNUSED static GPtrArray *restart(struct crash *k)
+{
+    return restart_with(k, false);
 }
 
 /* Nothing is left of it: no upload, no staged byte, no journal. */

@@ -25,6 +25,7 @@ static const struct shape shapes[] = {
     {"own-complete", 4 * PART + 77, true, STORE_MPU_COMPLETE, 1, false, 1}, /* the short last one */
     {"own-completed", 4 * PART + 77, true, STORE_MPU_COMPLETE, 1, true, 0},
     {"own-created", 4 * PART + 77, true, STORE_MPU_CREATE, 1, false, 5},
+    {"own-unanswered", 4 * PART + 77, true, STORE_MPU_CREATE, 1, true, 5}, /* of the first one nobody knows */
 };
 
 static uint8_t *write_backwards(struct cache_handle *h, size_t n)
@@ -175,13 +176,8 @@ static void test_move(void)
 
 /* ---- what was not sealed ---- */
 
-/* A stream that no seal refers to is ended, and nothing appears. */
-static void test_unsealed(void)
+static void wait_dead(struct crash *k)
 {
-    struct crash *k = crash_new(STORE_MPU_PART, 3, false);
-    struct cache_file *f = cache_file_new(k->w.cache, "b", "k", NULL, &k->w);
-    struct cache_handle *h = cache_handle_new(f);
-    g_autofree uint8_t *all = write_in_order(h, 5 * PART);
     mutex_lock(&k->w.lock);
     while (!k->dead) {
         mutex_unlock(&k->w.lock);
@@ -189,6 +185,16 @@ static void test_unsealed(void)
         mutex_lock(&k->w.lock);
     }
     mutex_unlock(&k->w.lock);
+}
+
+/* A stream that no seal refers to is ended, and nothing appears. */
+static void test_unsealed(void)
+{
+    struct crash *k = crash_new(STORE_MPU_PART, 3, false);
+    struct cache_file *f = cache_file_new(k->w.cache, "b", "k", NULL, &k->w);
+    struct cache_handle *h = cache_handle_new(f);
+    g_autofree uint8_t *all = write_in_order(h, 5 * PART);
+    wait_dead(k);
     cache_handle_free(h);
     cache_file_unref(f);
     g_autoptr(GPtrArray) files = restart(k);
@@ -196,6 +202,40 @@ static void test_unsealed(void)
     fake_store_wait_idle(k->w.fake);
     crash_free(k);
     (void)all;
+}
+
+/* Nor does anybody know the id of an upload whose creation was on its way. The next mount ends it, or, if the server does not let it
+ * look, the one after that. */
+static void run_unanswered(bool refused)
+{
+    struct crash *k = crash_new(STORE_MPU_CREATE, 1, true);
+    struct cache_file *f = cache_file_new(k->w.cache, "b", "k", NULL, &k->w);
+    struct cache_handle *h = cache_handle_new(f);
+    g_autofree uint8_t *all = write_in_order(h, 2 * PART);
+    wait_dead(k);
+    cache_handle_free(h);
+    cache_file_unref(f);
+    if (refused) {
+        mutex_lock(&k->w.lock);
+        k->verb = STORE_MPU_LIST;
+        mutex_unlock(&k->w.lock);
+        g_autoptr(GPtrArray) none = restart_with(k, true);
+        g_assert_cmpuint(none->len, ==, 0);
+        cache_free(k->w.cache);
+        g_assert_cmpuint(fake_store_uploads(k->w.fake), ==, 1);
+        g_assert_cmpint(mkdir(k->w.dir, 0700), ==, 0);
+        cache_start_on(k, k->w.dir);
+    }
+    g_autoptr(GPtrArray) files = restart(k);
+    g_assert_cmpuint(files->len, ==, 0);
+    crash_free(k);
+    (void)all;
+}
+
+static void test_unanswered(void)
+{
+    run_unanswered(false);
+    run_unanswered(true);
 }
 
 /* What was written after a seal that could not be committed does not get into it. */
@@ -398,6 +438,7 @@ int main(int argc, char **argv)
     g_test_add_func("/replay/edit", test_edit);
     g_test_add_func("/replay/move", test_move);
     g_test_add_func("/replay/unsealed", test_unsealed);
+    g_test_add_func("/replay/unanswered", test_unanswered);
     g_test_add_func("/replay/sealed-alone", test_sealed_alone);
     g_test_add_func("/replay/sealed-twice", test_sealed_twice);
     g_test_add_func("/replay/tail", test_tail);

@@ -92,6 +92,7 @@ static inline struct world *world_new(uint64_t seed, const struct world_params *
         .uploads = p->uploads,
         .part_size = PART,
         .untagged_ttl_ns = p->untagged_ttl_ns,
+        .settle_ns = 1,
         .committed = world_committed,
     };
     g_assert_cmpint(cache_new(&cp, &w->cache), ==, 0);

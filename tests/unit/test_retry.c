@@ -365,6 +365,38 @@ static void test_put_repeated(void)
     rig_fini(&rig);
 }
 
+static enum fake_action refuse_first(struct rig *rig, unsigned n, struct store_request *req,
+                                     uint64_t *cut)
+{
+    return n == 0 ? rig_fail_503(req) : FAKE_GO;
+}
+
+static enum fake_action lose_all(struct rig *rig, unsigned n, struct store_request *req,
+                                 uint64_t *cut)
+{
+    return n < 3 ? rig_lose_reply(req) : rig_fail_503(req);
+}
+
+/* A creation that may have made an upload of which only the repetition does not know. */
+static void test_create_doubtful(void)
+{
+    static const struct {
+        script_fn script;
+        bool doubtful, fails;
+    } rows[] = {{refuse_first, false, false}, {lose_first, true, false}, {lose_all, true, true}};
+    for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
+        struct rig rig;
+        rig_init(&rig, rows[i].script);
+        _cleanup_request_ struct store_request req = {
+            .verb = STORE_MPU_CREATE, .bucket = "b", .key = "k"};
+        if (rows[i].fails)
+            req.deadline_ns = clock_mono_ns() + NSEC_PER_SEC / 10;
+        g_assert_true((store_run(rig.store, &req, NULL) < 0) == rows[i].fails);
+        g_assert_true(req.res.doubtful == rows[i].doubtful);
+        rig_fini(&rig);
+    }
+}
+
 static void start_upload(struct rig *rig, struct store_part *part, char **upload_id)
 {
     _cleanup_request_ struct store_request create = {
@@ -552,6 +584,7 @@ int main(int argc, char **argv)
     g_test_add_func("/retry/deadline/failing", test_deadline_while_failing);
     g_test_add_func("/retry/deadline/running", test_deadline_while_running);
     g_test_add_func("/retry/put", test_put_repeated);
+    g_test_add_func("/retry/create-doubtful", test_create_doubtful);
     g_test_add_func("/retry/damaged", test_damaged);
     g_test_add_func("/retry/complete", test_complete_repeated);
     g_test_add_func("/retry/delete", test_delete_repeated);

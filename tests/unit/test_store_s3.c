@@ -331,8 +331,15 @@ static void test_pages(struct fixture *f, gconstpointer data)
     expect(r, 0, STORE_CLASS_OK);
     g_assert_cmpuint(r->entries->len, ==, 2);
     g_assert_cmpstr(((struct store_entry *)r->entries->pdata[1])->key, ==, "k 2");
+    g_assert_false(r->clock_known);
     g_autofree char *q2 = liar_request(f->liar, 3);
     g_assert_nonnull(strstr(q2, "key-marker=k%201&"));
+    liar_say(f->liar, 200, "Date: Fri, 01 Jan 2100 00:00:00 GMT\r\n", "<ListMultipartUploadsResult/>");
+    int64_t before = clock_real_ns(), century = 4102444800LL * (int64_t)NSEC_PER_SEC;
+    r = RUN(.verb = STORE_MPU_LIST);
+    g_assert_true(r->clock_known);
+    g_assert_cmpint(r->clock_ahead_ns, <=, century - before);
+    g_assert_cmpint(r->clock_ahead_ns, >=, century - clock_real_ns());
     /* A server that never gets to an end. */
     for (int i = 0; i < 3; i++) {
         g_autofree char *body = g_strdup_printf(page, 1, "true");
