@@ -117,11 +117,13 @@ static int sync_file(struct cache_file *f, GPtrArray *old)
 static int sync_journals(struct cache *c)
 {
     int r = journal_sync(c->journal);
-    mutex_lock(&c->lock);
-    guint n = c->adopted->len;
-    mutex_unlock(&c->lock);
-    for (guint i = 0; i < n; i++) {
-        int r2 = journal_sync(c->adopted->pdata[i]);
+    for (guint i = 0;; i++) {
+        mutex_lock(&c->lock);
+        struct journal *j = i < c->adopted->len ? c->adopted->pdata[i] : NULL;
+        mutex_unlock(&c->lock);
+        if (!j)
+            break;
+        int r2 = journal_sync(j);
         r = r < 0 ? r : r2;
     }
     if (r < 0)
