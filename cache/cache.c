@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/workq.h"
+#include "cache/draft.h"
 #include "cache/file.h"
 #include "cache/journal.h"
 #include "cache/local_sync.h"
@@ -67,11 +68,14 @@ static int cache_start(struct cache *c, const struct cache_params *p)
     r = local_sync_new(c, p->local_sync_ns, &c->local_sync);
     if (r < 0)
         return log_error_errno(r, "cannot start the cache's threads");
-    return 0;
+    if (p->recovered)
+        r = drafter_new(p->draft_ns, &c->drafter);
+    return r < 0 ? log_error_errno(r, "cannot start the cache's threads") : 0;
 }
 
 static void cache_destroy(struct cache *c)
 {
+    drafter_free(c->drafter);
     /* Commits use readers and push to the others; readers deliver. */
     if (c->committers)
         workq_free(c->committers);
@@ -96,6 +100,8 @@ static void cache_destroy(struct cache *c)
         journal_free(c->adopted->pdata[i]);
     g_ptr_array_unref(c->adopted);
     g_free(c->bucket);
+    g_free(c->recovered);
+    g_free(c->origin);
     g_free(c->dir);
     g_free(c);
 }
@@ -108,6 +114,8 @@ int cache_new(const struct cache_params *p, struct cache **ret)
     c->store = p->store;
     c->dir = g_strdup(p->dir);
     c->bucket = g_strdup(p->bucket);
+    c->recovered = g_strdup(p->recovered);
+    c->origin = g_strdup(p->origin ? p->origin : "");
     c->adopted = g_ptr_array_new();
     c->committed = p->committed;
     c->untagged_ttl_ns = p->untagged_ttl_ns;
@@ -166,6 +174,7 @@ void cache_get_stats(struct cache *c, struct cache_stats *ret)
     mutex_lock(&c->lock);
     ret->dirty_files = c->dirty_files;
     ret->sealed_files = c->sealed_files;
+    ret->drafted_files = c->drafted_files;
     ret->commits = c->commits;
     ret->commit_errors = c->commit_errors;
     mutex_unlock(&c->lock);

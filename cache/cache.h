@@ -9,8 +9,8 @@
  *           full parts may have gone up while the file was written), or a COPY
  *   commit  is conditional on `expect`: the ETag that the key has, as far as we know, or its absence
  *
- * One commit at a time per file. Until a journal exists, nothing staged survives the process;
- * hence close waits for the commit and returns its error.
+ * One commit at a time per file. What a close or fsync has sealed survives the process (journal.h);
+ * of what was written after it, the drafts do (draft.h).
  *
  * Thread-safe. Functions that take a cancel may block, and return -EINTR when it fires.
  */
@@ -29,6 +29,9 @@ struct cache_handle;
 struct cache_params {
     struct store *store;      /* borrowed, outlives the cache */
     const char *dir;          /* of the journals (cache/journal.h), and their staging files; exists; copied */
+    const char *recovered;    /* directory for what was not sealed (cache/recovered.h), made when needed; NULL: not kept; copied */
+    const char *origin;       /* the server, for people who look there; copied */
+    uint64_t draft_ns;        /* so long a file is written to before the journal has a draft of it; 0 = 1 s */
     const char *bucket;       /* whose journals are adopted; NULL: of all; copied */
     uint64_t memory;          /* ceiling for block cache and buffers, bytes */
     uint64_t disk;            /* ceiling for staging, bytes */
@@ -47,8 +50,11 @@ void cache_free(struct cache *c);                                 /* no file is 
 
 /* Takes over what earlier mounts sealed and did not bring into the bucket. For each file, which is dirty and which nobody else knows
  * yet: adopted() returns whether it took the reference; if not, it is committed in the background. Uploads that belong to nothing
- * are aborted there. Blocks on the disk, not on the network; once, before the files are used. */
+ * are aborted there. What was written and not sealed goes to
+ * `recovered`; of each such file a line is logged. Blocks on the disk, not on the network; once, before the files are used. */
 int cache_adopt(struct cache *c, bool (*adopted)(void *ctx, struct cache_file *f), void *ctx); /* -errno, logged */
+/* How many files' bytes it could not take over, and has put into `recovered`: unsealed ones, and sealed ones that cannot be read. */
+unsigned cache_parked(const struct cache *c);
 
 /* Brings what was sealed to the disk now, so that it survives a power cut too: of f, or (NULL) of all. Blocks on the disk. 0 or -errno, logged. */
 int cache_sync_local(struct cache *c, struct cache_file *f);
@@ -58,6 +64,7 @@ struct cache_stats {
     uint64_t dirty_files;  /* files with uncommitted changes */
     uint64_t sealed_files; /* files that the journal knows: a kill loses nothing of them */
     uint64_t unsynced_files; /* of these, a power cut would take the last seal */
+    uint64_t drafted_files; /* files of which it has a draft: a kill leaves what they had then in `recovered` */
     uint64_t uploading;    /* bytes of the commits and streams under way that are not yet in the bucket */
     uint64_t commits, commit_errors;
     uint64_t read_hits, read_misses, bytes_fetched;
@@ -76,6 +83,9 @@ void cache_file_unref(struct cache_file *f);
 /* The mount ends: seals what is uncommitted, so that the next one of this bucket brings it there. Waits for a commit under way.
  * 0, also when nothing is dirty, or -errno: nothing can be kept. Nobody writes any more. */
 int cache_file_keep(struct cache_file *f);
+/* Copies the content as it is now to `recovered` (cache/recovered.h), where `mlopsfs recover` finds it; why: RECOVERED_CONFLICT, …. The
+ * file stays as it is. Blocks on the disk. 0, or -errno (logged); -EOPNOTSUPP: there is no `recovered`. */
+int cache_file_park(struct cache_file *f, const char *why);
 /* Where its next commit goes, and the version that it replaces there: its ETag, NULL when there is none or it does not matter.
  * g_free them. */
 void cache_file_target(struct cache_file *f, char **ret_bucket, char **ret_key, char **ret_etag);

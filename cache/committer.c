@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "base/workq.h"
 #include "cache/commit.h"
+#include "cache/draft.h"
 #include "cache/outcome.h"
 #include "cache/reader.h"
 #include "cache/seal.h"
@@ -273,6 +274,7 @@ static void install_locked(struct commit *c, struct file_base *base)
     f->moved = false;
     stream_detach_locked(f, c->stream_completed ? STREAM_COMPLETED : STREAM_ABORT);
     outcome_forget_locked(f);
+    draft_want_locked(f); /* of what came after: over this version */
 }
 
 /* Content that nobody refers to any more lives on in no staging. */

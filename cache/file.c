@@ -12,6 +12,7 @@
 
 #include "base/log.h"
 #include "base/workq.h"
+#include "cache/draft.h"
 #include "cache/journal.h"
 #include "cache/local_sync.h"
 #include "cache/reader.h"
@@ -73,6 +74,7 @@ struct cache_file *file_new(struct cache *c, struct journal *j, uint64_t number,
     f->bucket = g_strdup(bucket);
     f->key = g_strdup(key);
     f->map = file_map_new(f);
+    f->draft_link.data = f;
     g_queue_init(&f->waiters);
     mutex_lock(&c->lock);
     c->n_files++;
@@ -120,6 +122,7 @@ void cache_file_unref(struct cache_file *f)
         cond_wait(&f->changed, &f->lock);
     f->dead = true;
     f->owner = NULL;
+    draft_cancel_locked(f);
     if (f->commit == COMMIT_IDLE) /* else it goes on, and detaches at its end */
         stream_detach_locked(f, f->kept ? STREAM_LEAVE : STREAM_ABORT);
     file_count_locked(f);
@@ -164,6 +167,19 @@ void file_recorded_locked(struct cache_file *f, bool recorded)
     mutex_unlock(&f->cache->lock);
 }
 
+void file_drafted_locked(struct cache_file *f, bool drafted)
+{
+    if (f->drafted == drafted)
+        return;
+    f->drafted = drafted;
+    mutex_lock(&f->cache->lock);
+    if (drafted)
+        f->cache->drafted_files++;
+    else
+        f->cache->drafted_files--;
+    mutex_unlock(&f->cache->lock);
+}
+
 static void file_free(struct cache_file *f)
 {
     struct cache *c = f->cache;
@@ -173,6 +189,7 @@ static void file_free(struct cache_file *f)
         f->kept = true; /* what the journal says must stay true */
     mutex_lock(&f->lock);
     file_recorded_locked(f, false);
+    file_drafted_locked(f, false);
     mutex_unlock(&f->lock);
     struct staging_pin *const pins[] = {f->recorded_pin, f->synced_pin};
     for (unsigned i = 0; i < G_N_ELEMENTS(pins); i++) {
@@ -289,6 +306,7 @@ void file_data_changed_locked(struct cache_file *f)
     f->data_dirty = true;
     f->data_gen = ++f->gen;
     file_count_locked(f);
+    draft_want_locked(f);
 }
 
 /* ---- attributes ---- */
@@ -492,6 +510,7 @@ int cache_file_retarget(struct cache_file *f, const char *bucket, const char *ke
         f->moved = f->base && (strcmp(f->base->bucket, bucket) != 0 || strcmp(f->base->key, key) != 0);
         f->gen++;
         file_count_locked(f);
+        draft_want_locked(f);
     }
     mutex_unlock(&f->lock);
     cancel_unwatch(cancel, &watch);
@@ -597,5 +616,6 @@ void cache_file_unorphan(struct cache_file *f)
     mutex_lock(&f->lock);
     f->orphan = false;
     file_count_locked(f);
+    draft_want_locked(f);
     mutex_unlock(&f->lock);
 }

@@ -15,6 +15,7 @@
 #include "cache/plan.h"
 #include "cache/staging.h"
 
+struct drafter;
 struct journal;
 struct journal_seal;
 struct stream;
@@ -35,6 +36,9 @@ struct cache {
     struct journal *journal;
     struct local_sync *local_sync;
     GPtrArray *adopted;       /* lock: struct journal*; grows in cache_adopt() alone */
+    struct drafter *drafter;
+    char *recovered, *origin; /* recovered NULL: what is not sealed is not kept */
+    unsigned parked;          /* by cache_adopt() */
     struct workq *deliver;    /* completions */
     struct workq *committers; /* commits: they block on the network */
     struct sweep *sweep;      /* ends uploads that belong to nothing */
@@ -52,7 +56,7 @@ struct cache {
     unsigned n_files;    /* lock: that are not freed yet */
     GQueue streams;      /* lock: cache_file* that have a stream */
     GHashTable *tagless; /* lock: set of buckets' names where tags cannot be read */
-    uint64_t dirty_files, sealed_files, commits, commit_errors; /* lock */
+    uint64_t dirty_files, sealed_files, drafted_files, commits, commit_errors; /* lock */
 };
 
 /* A committed version. Immutable, refcounted. */
@@ -102,6 +106,10 @@ struct cache_file {
     GList sync_link;         /* local_sync's lock; so is: */
     bool sync_listed;
     bool kept;               /* what is uncommitted is the next mount's */
+    bool draft_wanted;       /* the drafter has the file in its queue */
+    bool drafted;            /* the journal has a draft of it */
+    uint64_t drafted_gen;    /* of this generation */
+    GList draft_link;        /* the drafter's lock */
 
     bool data_dirty, headers_dirty, moved;
     uint64_t gen; /* rises with every change */
@@ -163,6 +171,8 @@ int file_staging_locked(struct cache_file *f, struct staging **ret);
 void file_data_changed_locked(struct cache_file *f);
 /* The journal has a seal of the file, or has none any more. */
 void file_recorded_locked(struct cache_file *f, bool recorded);
+/* The same of a draft. */
+void file_drafted_locked(struct cache_file *f, bool drafted);
 /* Unpins and frees; NULL is fine. Disk. */
 void file_pin_free(struct staging_pin *pin);
 /* A new one without content or owner. */

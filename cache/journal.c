@@ -41,6 +41,9 @@ static const char *const migrations[] = {
     "CREATE TABLE intents("
     "  uuid TEXT PRIMARY KEY, file INTEGER NOT NULL, bucket BLOB NOT NULL, key BLOB NOT NULL,"
     "  time INTEGER NOT NULL, lost INTEGER NOT NULL) WITHOUT ROWID;",
+    "CREATE TABLE drafts("
+    "  file INTEGER PRIMARY KEY, staging INTEGER NOT NULL, gen INTEGER NOT NULL, taken INTEGER NOT NULL,"
+    "  bucket BLOB NOT NULL, key BLOB NOT NULL, base BLOB, map BLOB NOT NULL, sums BLOB NOT NULL);",
 };
 
 void journal_bind(sqlite3_stmt *st, int n, const char *text)
@@ -96,7 +99,7 @@ static void remove_files(const char *dir)
 static int count_rows(sqlite3 *db, int64_t *ret_rows)
 {
     g_autoptr(sqlite3_stmt) st = NULL;
-    int r = db_prepare(db, "SELECT (SELECT count(*) FROM seals) + (SELECT count(*) FROM uploads)"
+    int r = db_prepare(db, "SELECT (SELECT count(*) FROM seals) + (SELECT count(*) FROM drafts) + (SELECT count(*) FROM uploads)"
                            " + (SELECT count(*) FROM intents)", &st);
     if (r == 0)
         r = db_step(st);
@@ -191,6 +194,7 @@ static int is_for(struct journal *j, const char *bucket, bool *ret)
 {
     g_autoptr(sqlite3_stmt) st = NULL;
     int r = db_prepare(j->db, "SELECT bucket, max(number, (SELECT coalesce(max(max(file, staging)), 0) FROM seals),"
+                              " (SELECT coalesce(max(max(file, staging)), 0) FROM drafts),"
                               " (SELECT coalesce(max(file), 0) FROM uploads), (SELECT coalesce(max(file), 0) FROM intents)),"
                               " boot FROM instance", &st);
     if (r == 0)
@@ -351,4 +355,10 @@ uint64_t journal_number(struct journal *j)
 char *journal_staging_path(const struct journal *j, uint64_t staging)
 {
     return g_strdup_printf("%s/%" G_GUINT64_FORMAT ".staged", j->dir, staging);
+}
+
+char *journal_record_id(const struct journal *j, uint64_t file, uint64_t gen)
+{
+    g_autofree char *instance = g_path_get_basename(j->dir);
+    return g_strdup_printf("%.8s-%" G_GUINT64_FORMAT "-%" G_GUINT64_FORMAT, instance, file, gen);
 }

@@ -14,6 +14,9 @@
  * still here. So a seal is marked as synced once its bytes are on the disk, and the last one that was
  * stays beside a newer one that is not. After another start of the machine CRCs decide between them.
  *
+ * A draft says what an open file was at some moment between two seals: nobody was told that it is
+ * kept, so it never becomes an object, but is offered to the user after a crash (recovered.h).
+ *
  * Thread-safe. Every function blocks on the disk; none waits for the network. Errors are 0 or
  * -errno (-ENOSPC, -EIO, -EUCLEAN: the database is damaged), not logged unless said.
  */
@@ -63,6 +66,7 @@ struct journal_seal {
     char uuid[37]; /* of the object, if it is not made by an upload; "": no request goes with the seal */
     const struct journal_upload *upload; /* that has parts of it, or NULL. To record it, uuid and headers, and id (or NULL) and parts
                                           * will do; in loaded seals it is one of the uploads */
+    int64_t taken_ns;                    /* of a draft: real time */
     GPtrArray *earlier; /* to record it: struct journal_attempt*, what was requested before and may yet turn out; NULL: none */
 };
 
@@ -85,6 +89,7 @@ struct journal_intent {
 
 struct journal_content {
     GPtrArray *seals;    /* struct journal_seal*; of a file the newest, and after it, if there is an older one, the last that was synced */
+    GPtrArray *drafts;   /* struct journal_seal*, of which only file, staging, gen, bucket, key, base, map, sums and taken_ns are told */
     GPtrArray *uploads;  /* struct journal_upload* */
     GPtrArray *attempts; /* struct journal_attempt*, those of a file in the order of their seals */
 };
@@ -95,7 +100,6 @@ int journal_new(const char *dir, const char *bucket, struct journal **ret);
  * any), and holds it. Empty ones are removed. Damaged ones are logged and left where they are.
  * *ret: struct journal*, the caller frees each. */
 int journal_adopt(const char *dir, const char *bucket, GPtrArray **ret);
-/* Lets go of the instance; removes it with its files if it has no seal, upload or intent. NULL is fine. */
 void journal_free(struct journal *j);
 
 const char *journal_dir(const struct journal *j);
@@ -103,16 +107,22 @@ const char *journal_dir(const struct journal *j);
 bool journal_is_of_this_boot(const struct journal *j);
 /* A number that no file or staging file of this instance has had. Never 0. Does not block. */
 uint64_t journal_number(struct journal *j);
+/* A name for this content of the file that no other content has, also none of other instances. g_free. */
+char *journal_record_id(const struct journal *j, uint64_t file, uint64_t gen);
 char *journal_staging_path(const struct journal *j, uint64_t staging); /* g_free */
 
-/* Records a seal, in place of the file's last one, and (uuid is not "") what its request may leave in the bucket, in place of all
- * but the earlier ones. The parts are those of its upload, and no others. At once, or not at all. */
+/* Records a seal, in place of the file's last one and of a draft that is not newer, and (uuid is not "") what its request may leave in
+ * the bucket, in place of all but the earlier ones. The parts are those of its upload, and no others. At once, or not at all. */
 int journal_seal(struct journal *j, const struct journal_seal *s);
 /* The file's seal, of this generation, refers to what is on the disk: it takes the place of the last one marked so. Else it has no effect. */
 int journal_mark_synced(struct journal *j, uint64_t file, uint64_t gen);
 /* All that is recorded is on the disk: waits for that. */
 int journal_sync(struct journal *j);
-/* The same without the seal: a newer one is there. */
+/* Records a draft, in place of the file's last one. What it refers to may go without its leave: its sums tell. */
+int journal_draft(struct journal *j, const struct journal_seal *s);
+/* The file's draft, if it is not of a later generation than gen, is of no use any more. */
+int journal_undraft(struct journal *j, uint64_t file, uint64_t gen);
+/* journal_seal() without the seal: a newer one is there. */
 int journal_attempt(struct journal *j, const struct journal_seal *s);
 /* The file's content (0: no file's) is in the bucket, or is to be forgotten: so are its seal and attempts. The upload (NULL: none)
  * was completed. */

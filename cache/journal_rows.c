@@ -2,12 +2,13 @@
  *
  * journal_rows: what an instance records, see journal.h. Threads: any; `lock` covers the connection and is held across SQLite.
  *
- * Invariants: a file has at most one seal that is not synced, and at most one that is, which is the older one; an attempt belongs to a
- * file with a seal; parts belong to an upload.
+ * Invariants: a file has at most one seal that is not synced, and at most one that is, which is the older one, and one draft, which is
+ * newer; an attempt belongs to a file with a seal; parts belong to an upload.
  */
 #include <errno.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "cache/extents.h"
 #include "cache/journal_pack.h"
 #include "cache/journal_private.h"
@@ -221,11 +222,60 @@ static int put_upload_parts(sqlite3 *db, const struct journal_upload *u)
     return r;
 }
 
+static int delete_draft(sqlite3 *db, uint64_t file, uint64_t gen)
+{
+    g_autoptr(sqlite3_stmt) st = NULL;
+    int r = db_prepare(db, "DELETE FROM drafts WHERE file = ? AND gen <= ?", &st);
+    if (r < 0)
+        return r;
+    sqlite3_bind_int64(st, 1, (sqlite3_int64)file);
+    sqlite3_bind_int64(st, 2, (sqlite3_int64)MIN(gen, (uint64_t)INT64_MAX));
+    return run(st);
+}
+
+int journal_undraft(struct journal *j, uint64_t file, uint64_t gen)
+{
+    int r = begin(j);
+    if (r == 0)
+        r = delete_draft(j->db, file, gen);
+    return end(j, r);
+}
+
+static int put_draft(sqlite3 *db, const struct journal_seal *s)
+{
+    g_autoptr(sqlite3_stmt) st = NULL;
+    int r = db_prepare(db, "INSERT OR REPLACE INTO drafts(file, staging, gen, taken, bucket, key, base, map, sums)"
+                           " VALUES(?,?,?,?,?,?,?,?,?)", &st);
+    if (r < 0)
+        return r;
+    sqlite3_bind_int64(st, 1, (sqlite3_int64)s->file);
+    sqlite3_bind_int64(st, 2, (sqlite3_int64)s->staging);
+    sqlite3_bind_int64(st, 3, (sqlite3_int64)s->gen);
+    sqlite3_bind_int64(st, 4, s->taken_ns);
+    journal_bind(st, 5, s->bucket);
+    journal_bind(st, 6, s->key);
+    if (s->has_base)
+        bind_packed(st, 7, journal_pack_base(s));
+    bind_packed(st, 8, journal_pack_map(s->map));
+    bind_packed(st, 9, journal_pack_sums(s->sums));
+    return run(st);
+}
+
+int journal_draft(struct journal *j, const struct journal_seal *s)
+{
+    int r = begin(j);
+    if (r == 0)
+        r = put_draft(j->db, s);
+    return end(j, r);
+}
+
 int journal_seal(struct journal *j, const struct journal_seal *s)
 {
     int r = begin(j);
     if (r == 0)
         r = put_seal(j->db, s);
+    if (r == 0)
+        r = delete_draft(j->db, s->file, s->gen);
     if (r == 0 && *s->uuid)
         r = put_earlier(j->db, s);
     if (r == 0 && *s->uuid)
@@ -356,6 +406,7 @@ void journal_content_free(struct journal_content *c)
     if (!c)
         return;
     g_ptr_array_unref(c->seals);
+    g_ptr_array_unref(c->drafts);
     g_ptr_array_unref(c->uploads);
     g_ptr_array_unref(c->attempts);
     g_free(c);
@@ -468,10 +519,34 @@ static int load_seal(sqlite3_stmt *st, struct journal_content *c)
     return r;
 }
 
+static int load_draft(sqlite3_stmt *st, struct journal_content *c)
+{
+    struct journal_seal *s = g_new0(struct journal_seal, 1);
+    g_ptr_array_add(c->drafts, s);
+    s->file = (uint64_t)sqlite3_column_int64(st, 0);
+    s->staging = (uint64_t)sqlite3_column_int64(st, 1);
+    s->gen = (uint64_t)sqlite3_column_int64(st, 2);
+    s->taken_ns = sqlite3_column_int64(st, 3);
+    s->bucket = journal_column(st, 4);
+    s->key = journal_column(st, 5);
+    s->data_dirty = true;
+    int r = journal_unpack_map(sqlite3_column_blob(st, 7), (size_t)sqlite3_column_bytes(st, 7), &s->map);
+    if (r == 0)
+        r = journal_unpack_sums(sqlite3_column_blob(st, 8), (size_t)sqlite3_column_bytes(st, 8), &s->sums);
+    if (r == 0 && sqlite3_column_type(st, 6) != SQLITE_NULL)
+        r = journal_unpack_base(sqlite3_column_blob(st, 6), (size_t)sqlite3_column_bytes(st, 6), s);
+    if (r < 0) { /* no reason to do without the seals */
+        log_warning_errno(r, "%s/%s: what was being written to it before a crash is damaged in the journal", s->bucket, s->key);
+        g_ptr_array_set_size(c->drafts, (int)c->drafts->len - 1);
+    }
+    return 0;
+}
+
 int journal_load(struct journal *j, struct journal_content **ret)
 {
     struct journal_content *c = g_new0(struct journal_content, 1);
     c->seals = g_ptr_array_new_with_free_func(seal_free);
+    c->drafts = g_ptr_array_new_with_free_func(seal_free);
     c->uploads = g_ptr_array_new_with_free_func(upload_free);
     c->attempts = journal_attempts_new();
     mutex_lock(&j->lock);
@@ -484,6 +559,8 @@ int journal_load(struct journal *j, struct journal_content **ret)
     if (r == 0)
         r = each(j, "SELECT file, staging, gen, bucket, key, expect, base, map, headers, flags, uuid, upload, staged_end,"
                     " sums, synced FROM seals ORDER BY file, synced", load_seal, c);
+    if (r == 0)
+        r = each(j, "SELECT file, staging, gen, taken, bucket, key, base, map, sums FROM drafts ORDER BY file", load_draft, c);
     mutex_unlock(&j->lock);
     if (r < 0) {
         journal_content_free(c);

@@ -2,8 +2,9 @@
  *
  * replay: cache_adopt(): files from the journals of earlier mounts, as they were when they were
  * sealed. Nothing is asked of the bucket here: what a request of then may have left there is in the
- * files' attempts (outcome.h), and the next commit looks. Threads: the one that mounts; ending
- * uploads that belong to nothing is the sweep's.
+ * files' attempts (outcome.h), and the next commit looks. What cannot become an object goes to
+ * `recovered` first: drafts, and seals that cannot be read again. Threads: the one that mounts;
+ * ending uploads that belong to nothing is the sweep's.
  */
 #include <errno.h>
 #include <string.h>
@@ -15,6 +16,7 @@
 #include "cache/journal.h"
 #include "cache/local_sync.h"
 #include "cache/outcome.h"
+#include "cache/recovered.h"
 #include "cache/stream.h"
 #include "cache/sums.h"
 #include "cache/sweep.h"
@@ -187,21 +189,75 @@ static int file_of_seal(struct cache *c, struct journal *j, const struct journal
     return r;
 }
 
-/* No seal of a file can be replayed, for this reason. Whether it is to be forgotten. */
-static bool give_up(struct journal *j, const struct journal_seal *s, int r)
+/* ---- what cannot become an object ---- */
+
+/* Moves the staging there, unless `shared`: a seal needs it, too. */
+static int park(struct cache *c, struct journal *j, const struct journal_seal *s, bool shared, const char *why)
+{
+    g_autofree char *staging = s->staging ? journal_staging_path(j, s->staging) : NULL;
+    g_autofree char *id = journal_record_id(j, s->file, s->gen);
+    int r = recovered_park(c->recovered, id, staging, !shared, s, c->origin, why);
+    if (r < 0)
+        return log_error_errno(r, "%s/%s: what was written to it before a crash cannot be put into %s; it stays in %s", s->bucket, s->key,
+                               c->recovered, journal_dir(j));
+    c->parked++;
+    return 0;
+}
+
+static const struct journal_seal *seal_of_file(const struct journal_content *content, uint64_t file)
+{
+    for (guint i = 0; i < content->seals->len; i++) {
+        const struct journal_seal *s = content->seals->pdata[i];
+        if (s->file == file)
+            return s;
+    }
+    return NULL;
+}
+
+/* Returns whether the draft is done with. */
+static bool park_draft(struct cache *c, struct journal *j, const struct journal_content *content, const struct journal_seal *d)
+{
+    const struct journal_seal *s = seal_of_file(content, d->file);
+    uint64_t n = extents_bytes(d->map, 0, UINT64_MAX, EXTENT_STAGED);
+    if (n > 0 && park(c, j, d, s && s->staging == d->staging, RECOVERED_UNSEALED) < 0)
+        return false;
+    if (n > 0)
+        log_warning("%s/%s: %" G_GUINT64_FORMAT " bytes were written and neither closed nor fsynced when an earlier mount ended; %s, and "
+                    "`mlopsfs recover` offers them", d->bucket, d->key, n, s ? "what was closed is brought there" : "the object stays as it is");
+    return journal_undraft(j, d->file, d->gen) == 0;
+}
+
+/* Before the files of seals are made, whose staging goes on being used. */
+static void park_drafts(struct cache *c, struct journal *j, struct journal_content *content)
+{
+    for (guint i = content->drafts->len; c->recovered && i-- > 0;)
+        if (park_draft(c, j, content, content->drafts->pdata[i]))
+            g_ptr_array_remove_index(content->drafts, i);
+}
+
+/* Whether it will be the same whenever it is tried. */
+static bool is_lost(const struct journal *j, int r)
+{
+    return r == -ENOENT || r == -EUCLEAN || r == -ENODATA || (r == -EIO && !journal_is_of_this_boot(j));
+}
+
+/* No seal of a file can be replayed, for this reason; s is the newest. Whether it was taken from the journal. */
+static bool give_up(struct cache *c, struct journal *j, const struct journal_seal *s, bool synced, int err)
 {
     /* Its staged bytes were on the disk once, and go only when they are in the bucket, or given up. */
-    if (s->synced && r == -ENOENT && !journal_is_of_this_boot(j)) {
+    if (synced && err == -ENOENT && !journal_is_of_this_boot(j)) {
         log_notice("%s/%s: had come into the bucket just before the power went", s->bucket, s->key);
         return journal_forget(j, s->file, NULL) == 0;
     }
-    if (!s->synced && !journal_is_of_this_boot(j))
-        log_error("%s/%s: the power went right after it was closed, before its bytes were on the disk: they are lost. What there is of "
-                  "them stays in %s", s->bucket, s->key, journal_dir(j));
+    bool parked = c->recovered && is_lost(j, err) && park(c, j, s, false, RECOVERED_UNREADABLE) == 0;
+    const char *when = synced || journal_is_of_this_boot(j) ? "before a crash" : "right before the power went";
+    if (parked)
+        log_error_errno(err, "%s/%s: what was closed of it %s cannot be read whole; the object stays as it is, and `mlopsfs recover` offers "
+                             "what there is", s->bucket, s->key, when);
     else
-        log_error_errno(r, "%s/%s: what was written to it before a crash cannot be read again; what there is of it stays in %s",
-                        s->bucket, s->key, journal_dir(j));
-    return false;
+        log_error_errno(err, "%s/%s: what was closed of it %s cannot be read again; what there is of it stays in %s", s->bucket, s->key, when,
+                        journal_dir(j));
+    return parked && journal_forget(j, s->file, NULL) == 0;
 }
 
 /* The file of the seals from *at on, which are one file's, the newest that can be read; NULL: said why, and the record stays. Sets *at
@@ -224,7 +280,7 @@ static struct cache_file *file_of_seals(struct cache *c, struct journal *j, cons
                         "before", last->bucket, last->key);
     }
     *at = end;
-    bool over = f || give_up(j, last, r);
+    bool over = f || give_up(c, j, content->seals->pdata[begin], last->synced, r);
     /* Other uploads are nobody's any more. */
     for (guint i = begin; over && i < end; i++) {
         s = content->seals->pdata[i];
@@ -257,10 +313,10 @@ static void abort_leftovers(struct cache *c, struct journal *j, const struct jou
 
 /* ---- an instance ---- */
 
-static bool is_named(const struct journal *j, const struct journal_content *content, const char *path)
+static bool is_named(const struct journal *j, const GPtrArray *records, const char *path)
 {
-    for (guint i = 0; i < content->seals->len; i++) {
-        const struct journal_seal *s = content->seals->pdata[i];
+    for (guint i = 0; i < records->len; i++) {
+        const struct journal_seal *s = records->pdata[i];
         g_autofree char *staged = journal_staging_path(j, s->staging);
         if (strcmp(staged, path) == 0)
             return true;
@@ -268,14 +324,15 @@ static bool is_named(const struct journal *j, const struct journal_content *cont
     return false;
 }
 
-/* What had been written and not sealed. */
+/* What had been written, and neither sealed nor drafted. */
 static void remove_unsealed(const struct journal *j, const struct journal_content *content)
 {
     g_autoptr(GDir) d = g_dir_open(journal_dir(j), 0, NULL);
     const char *name;
     while (d && (name = g_dir_read_name(d))) {
         g_autofree char *path = g_build_filename(journal_dir(j), name, NULL);
-        if (g_str_has_suffix(name, ".staged") && !is_named(j, content, path) && unlink(path) < 0)
+        bool named = is_named(j, content->seals, path) || is_named(j, content->drafts, path);
+        if (g_str_has_suffix(name, ".staged") && !named && unlink(path) < 0)
             log_warning_errno(-errno, "cannot remove %s", path);
     }
 }
@@ -289,6 +346,7 @@ static int adopt(struct cache *c, struct journal *j, bool (*adopted)(void *ctx, 
     r = journal_intent_lost(j, NULL); /* nobody waits for an answer any more */
     if (r < 0)
         log_warning_errno(r, "cannot write to the journal in %s; uploads that were not answered are not looked for", journal_dir(j));
+    park_drafts(c, j, content);
     remove_unsealed(j, content);
     for (guint i = 0; i < content->seals->len;) {
         struct cache_file *f = file_of_seals(c, j, content, &i);
@@ -301,6 +359,11 @@ static int adopt(struct cache *c, struct journal *j, bool (*adopted)(void *ctx, 
     }
     abort_leftovers(c, j, content);
     return 0;
+}
+
+unsigned cache_parked(const struct cache *c)
+{
+    return c->parked;
 }
 
 int cache_adopt(struct cache *c, bool (*adopted)(void *ctx, struct cache_file *f), void *ctx)

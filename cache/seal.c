@@ -13,6 +13,7 @@
 #include "cache/journal.h"
 #include "cache/local_sync.h"
 #include "cache/outcome.h"
+#include "cache/recovered.h"
 #include "cache/stream.h"
 #include "cache/sums.h"
 #include "cache/sweep.h"
@@ -181,6 +182,8 @@ static int record_locked(struct commit *c)
     f->recorded_gen = c->gen;
     file_recorded_locked(f, true);
     local_sync_add_locked(f->cache->local_sync, f);
+    if (f->drafted_gen <= c->gen)
+        file_drafted_locked(f, false);
     mutex_unlock(&f->lock);
     file_pin_free(old);
     mutex_lock(&f->lock);
@@ -236,10 +239,15 @@ int seal_forget(struct cache_file *f, uint64_t gen, const char *upload_id)
     mutex_lock(&f->lock);
     enter_locked(f);
     bool recorded = f->recorded && f->recorded_gen <= gen;
+    bool drafted = f->drafted && f->drafted_gen <= gen;
     mutex_unlock(&f->lock);
-    if (recorded || upload_id)
+    if (drafted)
+        r = journal_undraft(f->journal, f->number, gen);
+    if (r == 0 && (recorded || upload_id))
         r = journal_forget(f->journal, recorded ? f->number : 0, upload_id);
     mutex_lock(&f->lock);
+    if (drafted && r == 0)
+        file_drafted_locked(f, false);
     if (recorded && r == 0) {
         pin = g_steal_pointer(&f->recorded_pin);
         synced = g_steal_pointer(&f->synced_pin);
@@ -305,6 +313,75 @@ int cache_seal(struct cache_handle *h, struct cancel *cancel)
     int unseen = committer_unseen_locked(h);
     mutex_unlock(&f->lock);
     return r < 0 ? r : unseen;
+}
+
+/* ---- drafts, and what goes to `recovered` ---- */
+
+static bool wants_draft_locked(const struct cache_file *f)
+{
+    return f->data_dirty && !f->orphan && !f->dead && f->staging && f->data_gen > (f->recorded ? f->recorded_gen : 0) &&
+           !(f->drafted && f->drafted_gen == f->gen);
+}
+
+static int record_draft(struct commit *c)
+{
+    g_autoptr(GArray) sums = g_array_new(FALSE, FALSE, sizeof(struct sum));
+    struct journal_seal s = seal_of(c);
+    s.sums = sums;
+    s.taken_ns = clock_real_ns();
+    if (!extents_has(c->map, 0, UINT64_MAX, EXTENT_STAGED))
+        return journal_undraft(c->file->journal, c->file->number, c->gen);
+    int r = find_sums(c, sums);
+    return r < 0 ? r : journal_draft(c->file->journal, &s);
+}
+
+void seal_draft(struct cache_file *f)
+{
+    struct commit c = {.file = f, .cache = f->cache};
+    mutex_lock(&f->lock);
+    f->draft_wanted = false; /* who writes from here on wants the next one */
+    enter_locked(f);
+    bool wanted = wants_draft_locked(f);
+    if (wanted) {
+        seal_take_locked(&c);
+        c.stream = NULL;
+        mutex_unlock(&f->lock);
+        int r = record_draft(&c);
+        if (r < 0)
+            log_debug_errno(r, "cannot record a draft of %s/%s", c.bucket, c.key);
+        mutex_lock(&f->lock);
+        if (r == 0) {
+            f->drafted_gen = c.gen;
+            file_drafted_locked(f, extents_has(c.map, 0, UINT64_MAX, EXTENT_STAGED));
+        }
+    }
+    leave_locked(f);
+    mutex_unlock(&f->lock);
+    if (wanted)
+        seal_clear(&c);
+}
+
+int cache_file_park(struct cache_file *f, const char *why)
+{
+    struct commit c = {.file = f, .cache = f->cache};
+    g_autoptr(GArray) sums = g_array_new(FALSE, FALSE, sizeof(struct sum));
+    if (!f->cache->recovered)
+        return -EOPNOTSUPP;
+    mutex_lock(&f->lock);
+    seal_take_locked(&c);
+    c.stream = NULL;
+    mutex_unlock(&f->lock);
+    g_autofree char *id = journal_record_id(f->journal, f->number, c.gen);
+    g_autofree char *staging = c.staging ? journal_staging_path(f->journal, c.staging_number) : NULL;
+    struct journal_seal s = seal_of(&c);
+    s.sums = sums;
+    int r = find_sums(&c, sums);
+    if (r == 0)
+        r = recovered_park(f->cache->recovered, id, staging, false, &s, f->cache->origin, why);
+    if (r < 0)
+        log_error_errno(r, "%s/%s: what was written to it cannot be put into %s", c.bucket, c.key, f->cache->recovered);
+    seal_clear(&c);
+    return r;
 }
 
 /* ---- uploads ---- */

@@ -31,6 +31,12 @@ int seal_upload_intended(struct cache_file *f, const char *bucket, const char *k
 /* What came of it, for the u that was intended (u->file and u->id are filled in here). Disk. 0: the upload is recorded; -errno: there
  * is none, or it could not be recorded (logged), and is ended in the background. */
 int seal_upload_created(struct cache_file *f, struct journal_upload *u, const struct store_result *res);
+/* Records a draft of the file, if it has unsealed bytes. What the draft refers to is not kept for it: pins would take room from who writes.
+ * Disk, no lock held. */
+void seal_draft(struct cache_file *f);
+
+/* An upload of the file was created (u->file is filled in here). Disk. Failures are logged: nobody would end it after a crash. */
+void seal_upload(struct cache_file *f, struct journal_upload *u);
 /* Parts of it. 0 or -errno (logged). */
 int seal_upload_parts(struct cache_file *f, const char *upload_id, const struct journal_part *parts, size_t n);
 /* It was completed or aborted. */
