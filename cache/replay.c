@@ -222,8 +222,8 @@ static bool park_draft(struct cache *c, struct journal *j, const struct journal_
     if (n > 0 && park(c, j, d, s && s->staging == d->staging, RECOVERED_UNSEALED) < 0)
         return false;
     if (n > 0)
-        log_warning("%s/%s: %" G_GUINT64_FORMAT " bytes were written and neither closed nor fsynced when an earlier mount ended; %s, and "
-                    "`mlopsfs recover` offers them", d->bucket, d->key, n, s ? "what was closed is brought there" : "the object stays as it is");
+        log_warning("%s/%s was being written to when an earlier mount ended: %s; `mlopsfs recover` offers what nobody had closed or fsynced",
+                    d->bucket, d->key, s ? "what was closed before is brought there" : "the object stays as it is");
     return journal_undraft(j, d->file, d->gen) == 0;
 }
 

@@ -25,7 +25,8 @@ static const struct command {
      cli_mount},
     {"umount", "MNT", "bring everything into the bucket, then unmount", cli_umount},
     {"status", "[MNT]", "what a mount is doing; without MNT, which mounts there are", cli_status},
-    {"sync", "[PATH]", "wait until everything written is in the bucket", cli_sync},
+    {"sync", "[PATH | SOURCE]", "wait until everything written is in the bucket", cli_sync},
+    {"recover", "[save | discard]", "what was being written when a mount was killed", cli_recover},
     {"query", "[MNT] [CONDITION...]", "list videos by their facts", cli_query},
     {"scan", "PATH...", "look into every media file below PATH, so that query knows it", cli_scan},
 };
@@ -44,13 +45,12 @@ static void print_usage(FILE *out)
 
 static int unknown_command(const char *name)
 {
-    log_error("there is no subcommand \"%s\"; there are: mount, umount, status, sync, query, scan",
+    log_error("there is no subcommand \"%s\"; there are: mount, umount, status, sync, recover, query, scan",
               name);
     return CLI_USAGE;
 }
 
-/* Whether mount.fuse3 calls us for an fstab line of type fuse.mlopsfs: SOURCE MNT -o OPTIONS. */
-static bool is_source(const char *arg)
+bool cli_is_source(const char *arg)
 {
     return g_str_has_prefix(arg, "s3://") || g_str_has_prefix(arg, "local:");
 }
@@ -82,7 +82,7 @@ int cli_main(int argc, char **argv)
     for (size_t i = 0; i < G_N_ELEMENTS(commands); i++)
         if (strcmp(name, commands[i].name) == 0)
             return commands[i].run(argc - 1, argv + 1);
-    if (is_source(name))
+    if (cli_is_source(name)) /* mount.fuse3, for an fstab line of type fuse.mlopsfs: SOURCE MNT -o OPTIONS */
         return cli_mount_helper(argc, argv);
     return unknown_command(name);
 }
@@ -269,7 +269,7 @@ void cli_progress_end(struct cli_progress *p)
 
 /* ---- bringing things into the bucket ---- */
 
-static void drain_line(void *progress, const char *text)
+void cli_drain_line(void *progress, const char *text)
 {
     if (!g_str_has_prefix(text, DRAIN_FAILED)) {
         cli_progress_line(progress, text);
@@ -284,7 +284,7 @@ int cli_drain(const char *mountpoint, const char *command, const char *arg)
     struct cli_progress p;
 
     cli_progress_init(&p, stdout);
-    int r = control_call(mountpoint, command, arg, drain_line, &p);
+    int r = control_call(mountpoint, command, arg, cli_drain_line, &p);
     cli_progress_end(&p);
     return r;
 }

@@ -8,6 +8,8 @@
 #include <stdbool.h>
 #include <stdio.h>
 
+struct config;
+
 /* The whole program: an exit code. Called as mount.mlopsfs it is mount(8)'s helper. */
 int cli_main(int argc, char **argv);
 
@@ -20,6 +22,7 @@ int cli_mount_helper(int argc, char **argv); /* mount.mlopsfs SOURCE MNT [-sfnv]
 int cli_umount(int argc, char **argv);
 int cli_status(int argc, char **argv);
 int cli_sync(int argc, char **argv);
+int cli_recover(int argc, char **argv);
 int cli_query(int argc, char **argv);
 int cli_scan(int argc, char **argv);
 
@@ -29,6 +32,11 @@ int cli_scan(int argc, char **argv);
  * more: what the help ends with, NULL = nothing. False: said why. */
 bool cli_parse(int argc, char **argv, const GOptionEntry *entries, const char *usage, const char *summary,
                const char *more);
+/* Whether an operand says what to mount, and is no path: s3://…, local:… */
+bool cli_is_source(const char *arg);
+/* What is to be mounted and how, from all the places where that is said: conf NULL: where it is looked for; options: each as after -o,
+ * NULL = none; source NULL: S3_BUCKET. CLI_OK, or an exit code, said why. */
+int cli_read_config(struct config *c, const char *conf, char **options, const char *source);
 /* The mount of ours that path is in (path NULL: the one that contains the working directory, else the only one). CLI_OK, or an
  * exit code, said why. *ret_below: path below the mount point, "" for the mount point itself; may be NULL. Never touches the mount
  * itself when path is its mount point as the kernel writes it. */
@@ -38,6 +46,8 @@ int cli_resolve(const char *path, char **ret);
 /* Has the daemon bring things into the bucket ("sync" or "drain"): progress goes to stdout, each file that failed to stderr. As
  * control_call. */
 int cli_drain(const char *mountpoint, const char *command, const char *arg);
+/* A line of that, to be shown: progress is a struct cli_progress. */
+void cli_drain_line(void *progress, const char *text);
 /* After control_call: what to tell and return. */
 int cli_control_exit(const char *mountpoint, int r);
 /* Prints one line for people: what a terminal could take for a command is replaced. */

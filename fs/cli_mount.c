@@ -22,16 +22,16 @@ struct mount_args {
     gboolean foreground, verbose, debug;
 };
 
-static int read_config(struct config *c, const struct mount_args *a)
+int cli_read_config(struct config *c, const char *conf, char **options, const char *source)
 {
-    int r = config_read_file(c, a->conf);
+    int r = config_read_file(c, conf);
 
     if (r == 0)
         r = config_read_environment(c);
-    for (char **o = a->options; r == 0 && o && *o; o++)
+    for (char **o = options; r == 0 && o && *o; o++)
         r = config_read_options(c, *o);
     if (r == 0)
-        r = config_set_source(c, a->source);
+        r = config_set_source(c, source);
     if (r == 0)
         r = config_finish(c);
     return r == 0 ? CLI_OK : r == -EPERM ? CLI_PERMISSION : CLI_USAGE;
@@ -55,7 +55,7 @@ static int run(const struct mount_args *a)
     _cleanup_config_ struct config c;
 
     config_init(&c);
-    int code = read_config(&c, a);
+    int code = cli_read_config(&c, a->conf, a->options, a->source);
     if (code == CLI_OK)
         code = find_mountpoint(&c, a->mountpoint);
     if (code != CLI_OK)
@@ -167,7 +167,7 @@ int cli_mount_helper(int argc, char **argv)
     if (fake) {
         _cleanup_config_ struct config c;
         config_init(&c);
-        return read_config(&c, &a);
+        return cli_read_config(&c, a.conf, a.options, a.source);
     }
     return run(&a);
 }

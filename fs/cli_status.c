@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * cli_status: `mlopsfs status` and `mlopsfs sync`: what the daemons say. One thread.
+ * cli_status: `mlopsfs status`: what the daemons say. One thread.
  */
 #include <errno.h>
 
@@ -49,29 +49,4 @@ int cli_status(int argc, char **argv)
         return code;
     return cli_control_exit(mountpoint,
                             control_call(mountpoint, "status", NULL, cli_print_line, stdout));
-}
-
-int cli_sync(int argc, char **argv)
-{
-    g_auto(GStrv) rest = NULL;
-    g_autofree char *mountpoint = NULL, *below = NULL;
-    const GOptionEntry entries[] = {
-        {G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &rest, NULL, NULL},
-        {NULL},
-    };
-
-    if (!cli_parse(argc, argv, entries, "[PATH]",
-                   "Waits until everything written to the mount that PATH is in has come into the "
-                   "bucket.\nWithout "
-                   "PATH: the mount of the working directory, or the only one.",
-                   NULL))
-        return CLI_USAGE;
-    if (rest && g_strv_length(rest) != 1) {
-        log_error("sync takes one path at most");
-        return CLI_USAGE;
-    }
-    int code = cli_find_mount(rest ? rest[0] : NULL, &mountpoint, &below);
-    if (code != CLI_OK)
-        return code;
-    return cli_control_exit(mountpoint, cli_drain(mountpoint, "sync", below));
 }

@@ -554,7 +554,7 @@ static int finish_endpoint(struct config *c)
     return 0;
 }
 
-static int finish_cache_dir(struct config *c)
+int config_finish_cache_dir(struct config *c)
 {
     const char *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
 
@@ -575,7 +575,7 @@ static int finish_cache_dir(struct config *c)
 
 int config_finish(struct config *c)
 {
-    int r = finish_cache_dir(c);
+    int r = config_finish_cache_dir(c);
 
     if (r == 0)
         r = finish_endpoint(c);

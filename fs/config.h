@@ -15,6 +15,8 @@
 enum config_addressing { CONFIG_ADDRESSING_AUTO, CONFIG_ADDRESSING_PATH, CONFIG_ADDRESSING_VIRTUAL };
 enum config_commit { CONFIG_COMMIT_CLOSE, CONFIG_COMMIT_BACKGROUND };
 
+#define CONFIG_RECOVERED "recovered" /* in cache_dir: cache/recovered.h */
+
 struct config_caps {
     bool given; /* else they are probed */
     struct store_caps caps;
@@ -80,6 +82,8 @@ int config_read_options(struct config *c, const char *options);
 int config_set_source(struct config *c, const char *source);
 /* Derived defaults and cross checks after all sources. */
 int config_finish(struct config *c);
+/* Only the default of cache_dir: for who mounts nothing. -EINVAL, logged. */
+int config_finish_cache_dir(struct config *c);
 
 void config_print_help(FILE *out); /* one line per option: name, default, what it does */
 void config_print_conf(FILE *out); /* mlopsfs.conf, commented, every option with its default */

@@ -181,6 +181,8 @@ static void serving(void *ctx)
     struct mount *m = ctx;
 
     to_background(m);
+    if (!m->config->foreground || m->config->log_file)
+        stack_warn_volatile(m->config); /* in the log, too */
     (void)tell_parent(m, 0);
 }
 

@@ -7,7 +7,9 @@
 
 #include <errno.h>
 #include <string.h>
+#include <linux/magic.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "base/cancel.h"
@@ -193,9 +195,12 @@ static int open_probes(struct fs *fs, const struct config *c)
 
 static int open_cache(struct fs *fs, const struct config *c, const char *staging)
 {
+    g_autofree char *recovered = g_build_filename(c->cache_dir, CONFIG_RECOVERED, NULL);
     struct cache_params p = {
         .store = fs->store,
         .dir = staging,
+        .recovered = recovered,
+        .origin = c->kind == CONFIG_LOCAL ? c->local_path : c->endpoint ? c->endpoint : "",
         .memory = c->memory,
         .bucket = c->bucket,
         .disk = c->disk,
@@ -220,7 +225,7 @@ static void init_root(struct fs *fs, const struct config *c)
     mutex_unlock(&root->lock);
 }
 
-int stack_open(struct fs *fs, const struct config *c)
+int stack_open_cache(struct fs *fs, const struct config *c)
 {
     g_autofree char *staging = NULL;
     int r;
@@ -239,11 +244,18 @@ int stack_open(struct fs *fs, const struct config *c)
     if (r == 0)
         r = make_dirs(fs, c, &staging);
     if (r == 0)
+        r = open_cache(fs, c, staging);
+    return r;
+}
+
+int stack_open(struct fs *fs, const struct config *c)
+{
+    int r = stack_open_cache(fs, c);
+
+    if (r == 0)
         r = catalog_open(fs->catalog_path, false, &fs->catalog) < 0 ? EXIT_OTHER : 0;
     if (r == 0)
         r = open_probes(fs, c);
-    if (r == 0)
-        r = open_cache(fs, c, staging);
     if (r == 0)
         r = workq_new("behind", RENAMES_AT_ONCE, &fs->behind) < 0 ? EXIT_OTHER : 0;
     if (r == 0)
@@ -251,8 +263,40 @@ int stack_open(struct fs *fs, const struct config *c)
     if (r == 0) {
         init_root(fs, c);
         recover_run(fs);
+        stack_warn_volatile(c);
     }
     return r;
+}
+
+/* The file systems that do not outlive a restart, or the container. */
+static const char *volatile_type(const char *path, const char **ret_end)
+{
+    struct statfs st;
+
+    *ret_end = "this machine restarts";
+    if (statfs(path, &st) < 0)
+        return NULL;
+    switch ((unsigned long)st.f_type) {
+    case TMPFS_MAGIC:
+        return "tmpfs";
+    case RAMFS_MAGIC:
+        return "ramfs";
+    case OVERLAYFS_SUPER_MAGIC:
+        *ret_end = "the container is removed";
+        return "overlay";
+    default:
+        return NULL;
+    }
+}
+
+void stack_warn_volatile(const struct config *c)
+{
+    const char *end, *type = c->read_only ? NULL : volatile_type(c->cache_dir, &end);
+
+    if (!type)
+        return;
+    log_warning("cache_dir %s is on %s: what is there and not in the bucket yet is lost when %s%s", c->cache_dir, type, end,
+                c->commit == CONFIG_COMMIT_BACKGROUND ? "; with commit=background that may be files that were closed: choose another cache_dir" : "");
 }
 
 void stack_close(struct fs *fs)

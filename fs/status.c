@@ -34,10 +34,10 @@ static void print_cache(struct fs *fs, FILE *out)
     struct cache_stats st;
 
     cache_get_stats(fs->cache, &st);
-    fprintf(out, "staged %llu\nuploading %llu\ndirty_files %llu\nsealed_files %llu\nunsynced_files %llu\ncommits %llu\ncommit_errors %llu\n",
+    fprintf(out, "staged %llu\nuploading %llu\ndirty_files %llu\nsealed_files %llu\nunsynced_files %llu\ndrafted_files %llu\ncommits %llu\ncommit_errors %llu\n",
             (unsigned long long)st.staged, (unsigned long long)st.uploading, (unsigned long long)st.dirty_files,
-            (unsigned long long)st.sealed_files, (unsigned long long)st.unsynced_files, (unsigned long long)st.commits,
-            (unsigned long long)st.commit_errors);
+            (unsigned long long)st.sealed_files, (unsigned long long)st.unsynced_files, (unsigned long long)st.drafted_files,
+            (unsigned long long)st.commits, (unsigned long long)st.commit_errors);
     fprintf(out, "block_hits %llu\nblock_misses %llu\nbytes_fetched %llu\n", (unsigned long long)st.read_hits,
             (unsigned long long)st.read_misses, (unsigned long long)st.bytes_fetched);
 }
