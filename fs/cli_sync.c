@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "fs/cli.h"
@@ -12,15 +13,17 @@
 #include "fs/mountinfo.h"
 #include "fs/offline.h"
 
-/* Each of them, whatever becomes of the others. */
+/* Each of this user's, whatever becomes of the others. */
 static int sync_mounts(const GPtrArray *list)
 {
     int code = CLI_OK;
 
     for (guint n = 0; n < list->len; n++) {
         const struct mountinfo *m = list->pdata[n];
-        int one = cli_control_exit(m->mountpoint, cli_drain(m->mountpoint, "sync", ""));
 
+        if (m->uid != getuid())
+            continue;
+        int one = cli_control_exit(m->mountpoint, cli_drain(m->mountpoint, "sync", ""));
         code = code ? code : one;
     }
     return code;
@@ -101,7 +104,7 @@ int cli_sync(int argc, char **argv)
 
     if (!cli_parse(argc, argv, entries, "[PATH | SOURCE]",
                    "Waits until everything written to the mount that PATH is in has come into the bucket. Without PATH: the mount of\n"
-                   "the working directory, or else every mount. With a SOURCE (s3://BUCKET, s3://, local:DIR): also brings there what\n"
+                   "the working directory, or else every mount of yours. With a SOURCE (s3://BUCKET, s3://, local:DIR): also brings there what\n"
                    "mounts that have ended left in cache_dir; nothing needs to be mounted, and options are those of the mount.",
                    "Exit code 0: everything is in the bucket.\n"))
         return CLI_USAGE;
