@@ -13,7 +13,8 @@
 
 /* content type, cache control, disposition, encoding, language, expires; user metadata */
 #define HEADERS "(maymaymaymaymaymaya(ayay))"
-#define MAP "a(ttt)"                 /* length, kind, source */
+#define EXTENT "(ttt)"                /* length, kind, source */
+#define MAP "a" EXTENT
 #define SUM "(ttuu)"                  /* offset, place, CRC32C, length */
 #define BASE "(ayaymaytxmay" HEADERS ")" /* bucket, key, ETag, size, mtime, storage class, headers */
 
@@ -75,14 +76,20 @@ int journal_unpack_headers(const void *data, size_t n, struct store_headers *ret
     return 0;
 }
 
+struct packed_extent {
+    guint64 len, kind, src;
+};
+static_assert(sizeof(struct packed_extent) == 24, "as the GVariant has it");
+
 GBytes *journal_pack_map(const struct extents *e)
 {
-    GVariantBuilder b;
+    g_autoptr(GArray) packed = g_array_sized_new(FALSE, FALSE, sizeof(struct packed_extent), (guint)extents_count(e));
     struct extent x;
-    g_variant_builder_init(&b, G_VARIANT_TYPE(MAP));
-    for (uint64_t off = 0; extents_next(e, off, &x); off = x.off + x.len)
-        g_variant_builder_add(&b, "(ttt)", (guint64)x.len, (guint64)x.kind, (guint64)x.src);
-    return bytes_of(g_variant_builder_end(&b));
+    for (uint64_t off = 0; extents_next(e, off, &x); off = x.off + x.len) {
+        struct packed_extent one = {x.len, x.kind, x.src};
+        g_array_append_val(packed, one);
+    }
+    return bytes_of(g_variant_new_fixed_array(G_VARIANT_TYPE(EXTENT), packed->data, packed->len, sizeof(struct packed_extent)));
 }
 
 int journal_unpack_map(const void *data, size_t n, struct extents **ret)
