@@ -12,6 +12,7 @@
 #include "fs/control.h"
 #include "fs/mountinfo.h"
 #include "fs/offline.h"
+#include "fs/stack.h"
 
 /* Each of this user's, whatever becomes of the others. */
 static int sync_mounts(const GPtrArray *list)
@@ -42,12 +43,32 @@ static int sync_path(const char *path)
     return cli_control_exit(mountpoint, cli_drain(mountpoint, "sync", below));
 }
 
-/* Whether a mount of `mounted` holds journals that `source` is about. */
-static bool is_about(const char *source, const char *mounted)
-{
-    size_t n = g_str_has_prefix(source, "s3://") ? strcspn(source + 5, "/") + 5 : strlen(source);
+/* What a daemon says of its mount: "catalog PATH", "bucket NAME". */
+struct place {
+    char *catalog, *bucket;
+};
 
-    return strncmp(source, mounted, n) == 0 && (mounted[n] == '\0' || mounted[n] == '/' || n == strlen("s3://"));
+static void take_line(void *ctx, const char *text)
+{
+    struct place *p = ctx;
+
+    if (g_str_has_prefix(text, "catalog ") && !p->catalog)
+        p->catalog = g_strdup(text + strlen("catalog "));
+    else if (g_str_has_prefix(text, "bucket ") && !p->bucket)
+        p->bucket = g_strdup(text + strlen("bucket "));
+}
+
+/* Whether the mount's journals are among those that c is about: the same cache_dir, server and bucket. */
+static bool is_about(const struct config *c, const char *mountpoint)
+{
+    struct place p = {0};
+    g_autofree char *dir = stack_dir(c), *catalog = g_build_filename(dir, STACK_CATALOG, NULL);
+    bool yes = control_call(mountpoint, "catalog", NULL, take_line, &p) == 0 && g_strcmp0(p.catalog, catalog) == 0 &&
+               (!c->bucket || !p.bucket || !*p.bucket || strcmp(p.bucket, c->bucket) == 0);
+
+    g_free(p.catalog);
+    g_free(p.bucket);
+    return yes;
 }
 
 /* What running mounts have is theirs. */
@@ -58,9 +79,8 @@ static int sync_running(const struct config *c)
 
     for (guint n = 0; n < list->len; n++) {
         const struct mountinfo *m = list->pdata[n];
-        pid_t pid;
 
-        if (!is_about(c->source, m->source) || control_pid(m->mountpoint, &pid) < 0)
+        if (m->uid != getuid() || !is_about(c, m->mountpoint))
             continue;
         int one = cli_control_exit(m->mountpoint, cli_drain(m->mountpoint, "sync", ""));
         code = code ? code : one;
@@ -84,6 +104,7 @@ static int sync_source(const char *source, const char *conf, char **options)
         cli_progress_init(&p, stdout);
         code = offline_sync(&c, cli_drain_line, &p);
         cli_progress_end(&p);
+
         int running = sync_running(&c);
         code = code ? code : running;
     }

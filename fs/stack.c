@@ -151,20 +151,25 @@ static int check_bucket(struct fs *fs, const struct config *c)
     return explain(c, &q.res);
 }
 
-/* CACHE_DIR/ID, where ID stands for the server: the catalog's and the journals' place. */
-static int make_dirs(struct fs *fs, const struct config *c, char **ret_staging)
+char *stack_dir(const struct config *c)
 {
-    g_autofree char *what = endpoint_identity(c), *dir = NULL;
+    g_autofree char *what = endpoint_identity(c);
     g_autofree char *id = g_compute_checksum_for_string(G_CHECKSUM_SHA256, what, -1);
 
     id[16] = '\0';
-    dir = g_build_filename(c->cache_dir, id, NULL);
+    return g_build_filename(c->cache_dir, id, NULL);
+}
+
+static int make_dirs(struct fs *fs, const struct config *c, char **ret_staging)
+{
+    g_autofree char *dir = stack_dir(c);
+
     *ret_staging = g_build_filename(dir, "journal", NULL);
     if (g_mkdir_with_parents(*ret_staging, 0700) < 0 || access(*ret_staging, W_OK | X_OK) < 0) {
         log_error_errno(-errno, "cannot use cache directory %s (option cache_dir)", *ret_staging);
         return EXIT_CONFIG;
     }
-    fs->catalog_path = g_build_filename(dir, "catalog.db", NULL);
+    fs->catalog_path = g_build_filename(dir, STACK_CATALOG, NULL);
     return 0;
 }
 

@@ -8,6 +8,10 @@
 /* Builds store, catalog, cache and inode table as the configuration says, and makes sure that the bucket can be used. Logs one
  * clear sentence on failure and returns an exit code of fs/mount.h; 0 on success. Starts threads; blocks on the server. */
 int stack_open(struct fs *fs, const struct config *config);
+#define STACK_CATALOG "catalog.db"
+
+/* CACHE_DIR/ID, where ID stands for the server: the catalog's and the journals' place. The caller frees. */
+char *stack_dir(const struct config *config);
 /* Only store and cache: for work without a mount. Nothing is adopted, nobody has committed() called. */
 int stack_open_cache(struct fs *fs, const struct config *config);
 /* Says so in the log, if cache_dir is on a file system that does not last (stack_open() does it, too). */

@@ -45,7 +45,6 @@ kill -CONT "$server_pid"
 
 # ---- sync without a mount ----
 umount "$MNT" 2>/dev/null || fusermount3 -u -z "$MNT" 2>/dev/null
-cmd_fails "it is not in the bucket" s3_exists closed
 offline s3://testbucket >"$T/out" 2>"$T/err"
 is "$?" 0 "sync of the bucket, which is not mounted"
 like "$(<"$T/out")" "0 files to go" "says how far it is"
@@ -109,9 +108,12 @@ like "$(recover)" " s3://testbucket/reopened " "and what was written to it then 
 cmd_ok "it is" recover save "$(id_of reopened)" "$T/reopened"
 is "$(head -c 29166666 "$T/reopened" | sha)" "$(head -c 29166666 "$T/big" | sha)" "with what was written"
 # A source that is mounted: the daemon has its part in it.
-writer held "$T/small" go.held
-: >"$T/go.held"
+writer held "$T/small" never.held
+cmd_ok "sync of a bucket in another cache_dir" "$MLOPSFS_BIN" sync -o "cache_dir=$T/cache3" s3://testbucket
+is "$(mnt_status dirty_files)" 1 "leaves the mount alone"
 cmd_ok "sync of a bucket that is mounted" offline s3://testbucket
+is "$(mnt_status dirty_files)" 0 "brings what the mount has, too"
+end_writers
 mnt_down
 
 # ---- a conflict, without a mount ----
