@@ -53,7 +53,12 @@ struct inode {
     unsigned handles;             /* open handles among the users */
     unsigned writers;             /* those that may write */
     uint64_t changes;             /* counts our own changes: a reply asked for before one of them is not news */
+    uint64_t moves;               /* directories: counts what changed the keys below */
     struct listing *listing;      /* directories: last listing; NULL = none */
+    GSList *loading;              /* directories: listings being loaded, referenced by their loaders; changes of ours are noted in them */
+    unsigned pages;               /* directories: that its last listing had, or more */
+    unsigned misses;              /* directories: names asked for that were not there, since misses_ns */
+    uint64_t misses_ns;           /* mono: then the last listing was begun, or the first of these misses was */
 };
 
 /* Where the root lies: bucket NULL = every bucket is a directory of the root; prefix "" or "a/b/". Copied. fs is kept for inode_fs(). */

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * listing: see listing.h. A hash of names under one leaf lock; loading happens before the listing is
- * shared, so no lock is held across requests.
+ * listing: see listing.h. A hash of names under one leaf lock, which is not held across requests: what
+ * is noted while a listing is loaded goes before what the replies say.
  */
 #include "fs/listing.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <string.h>
 
@@ -13,9 +14,11 @@
 
 struct listing {
     int refs; /* atomic */
-    uint64_t time_ns; /* immutable once shared */
+    uint64_t time_ns; /* immutable */
+    unsigned pages;   /* immutable once loaded */
     struct mutex lock;
     GHashTable *names; /* lock: name (the entry's own) → entry */
+    GHashTable *noted; /* lock: while it is loaded, names that we changed; else NULL */
 };
 
 void listing_entry_free(struct listing_entry *e)
@@ -55,6 +58,14 @@ struct listing *listing_new_empty(void)
     return l;
 }
 
+struct listing *listing_new(void)
+{
+    struct listing *l = listing_new_empty();
+
+    l->noted = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    return l;
+}
+
 struct listing *listing_ref(struct listing *l)
 {
     __atomic_add_fetch(&l->refs, 1, __ATOMIC_RELAXED);
@@ -66,6 +77,8 @@ void listing_unref(struct listing *l)
     if (!l || __atomic_sub_fetch(&l->refs, 1, __ATOMIC_ACQ_REL))
         return;
     g_hash_table_unref(l->names);
+    if (l->noted)
+        g_hash_table_unref(l->noted);
     mutex_fini(&l->lock);
     g_free(l);
 }
@@ -75,10 +88,21 @@ uint64_t listing_time_ns(const struct listing *l)
     return l->time_ns;
 }
 
+unsigned listing_pages(const struct listing *l)
+{
+    return l->pages;
+}
+
 bool listing_name_valid(const char *name, size_t n)
 {
     return n > 0 && n <= NAME_MAX && !memchr(name, '/', n) && !(n == 1 && name[0] == '.') &&
            !(n == 2 && name[0] == '.' && name[1] == '.');
+}
+
+static void note_locked(struct listing *l, const char *name)
+{
+    if (l->noted)
+        g_hash_table_add(l->noted, g_strdup(name));
 }
 
 static void put_locked(struct listing *l, struct listing_entry *e)
@@ -102,6 +126,7 @@ void listing_put(struct listing *l, const char *name, bool is_dir, const char *e
     e->size = size;
     e->mtime_ns = mtime_ns;
     mutex_lock(&l->lock);
+    note_locked(l, name);
     put_locked(l, e);
     mutex_unlock(&l->lock);
 }
@@ -109,6 +134,7 @@ void listing_put(struct listing *l, const char *name, bool is_dir, const char *e
 void listing_remove(struct listing *l, const char *name)
 {
     mutex_lock(&l->lock);
+    note_locked(l, name);
     g_hash_table_remove(l->names, name);
     mutex_unlock(&l->lock);
 }
@@ -149,7 +175,7 @@ GPtrArray *listing_entries(struct listing *l)
 }
 
 /* One page of LIST or BUCKETS into the listing. */
-static void add_page(struct listing *l, GPtrArray *entries, const char *prefix, bool buckets, bool *marker)
+static void add_page_locked(struct listing *l, GPtrArray *entries, const char *prefix, bool buckets, bool *marker)
 {
     size_t skip = strlen(prefix);
 
@@ -172,20 +198,24 @@ static void add_page(struct listing *l, GPtrArray *entries, const char *prefix, 
             continue;
         e = g_new0(struct listing_entry, 1);
         e->name = g_strndup(name, n);
+        if (g_hash_table_contains(l->noted, e->name)) {
+            listing_entry_free(e);
+            continue;
+        }
         e->is_dir = s->is_prefix || buckets;
         e->etag = e->is_dir ? NULL : g_strdup(s->etag);
         e->storage_class = g_strdup(s->storage_class);
         e->size = s->size;
         e->mtime_ns = s->mtime_ns;
-        put_locked(l, e); /* not shared yet: no lock needed */
+        put_locked(l, e);
     }
 }
 
-int listing_load(struct store *s, const char *bucket, const char *prefix, struct cancel *cancel, struct listing **ret, bool *ret_marker)
+int listing_load(struct listing *l, struct store *s, const char *bucket, const char *prefix, unsigned max_pages, struct cancel *cancel,
+                 bool *ret_marker)
 {
-    struct listing *l = listing_new_empty();
     g_autofree char *token = NULL;
-    int r;
+    int r = 0;
 
     *ret_marker = false;
     do {
@@ -198,17 +228,18 @@ int listing_load(struct store *s, const char *bucket, const char *prefix, struct
             .token = token,
         };
 
-        r = store_run(s, &q, cancel);
+        r = max_pages && l->pages == max_pages ? -E2BIG : store_run(s, &q, cancel);
         if (r < 0)
             break;
-        add_page(l, q.res.entries, bucket ? prefix : "", !bucket, ret_marker);
+        l->pages++;
+        mutex_lock(&l->lock);
+        add_page_locked(l, q.res.entries, bucket ? prefix : "", !bucket, ret_marker);
+        mutex_unlock(&l->lock);
         g_free(token);
         token = g_steal_pointer(&q.res.token);
     } while (token);
-    if (r < 0) {
-        listing_unref(l);
-        return r;
-    }
-    *ret = l;
-    return 0;
+    mutex_lock(&l->lock);
+    g_clear_pointer(&l->noted, g_hash_table_unref);
+    mutex_unlock(&l->lock);
+    return r;
 }

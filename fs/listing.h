@@ -23,10 +23,14 @@ struct listing_entry {
     bool is_dir;  /* a prefix, or a bucket; hides an object of the same name */
 };
 
-/* Lists bucket/prefix (prefix "" or ending in "/"), all pages; bucket NULL = the buckets. Names that no path can carry (empty, ".",
- * "..", longer than 255 bytes) are left out. marker: whether the object `prefix` itself exists. 0 or the store's -errno; -EINTR. Blocks on the store. */
-int listing_load(struct store *s, const char *bucket, const char *prefix, struct cancel *cancel, struct listing **ret, bool *ret_marker);
+struct listing *listing_new(void); /* to be loaded; until then our own changes can be noted in it already */
 struct listing *listing_new_empty(void); /* of a directory just made: complete, fresh */
+/* Lists bucket/prefix (prefix "" or ending in "/") into a new listing; bucket NULL = the buckets. Names that no path can carry (empty, ".",
+ * "..", longer than 255 bytes) are left out, and those that were noted meanwhile stay as noted: the reply may be older. marker: whether the
+ * object `prefix` itself exists. 0 or the store's -errno; -EINTR; -E2BIG when there are more than max_pages (0: any number). Once. Blocks on the store. */
+int listing_load(struct listing *l, struct store *s, const char *bucket, const char *prefix, unsigned max_pages, struct cancel *cancel,
+                 bool *ret_marker);
+unsigned listing_pages(const struct listing *l); /* replies it was made of */
 struct listing *listing_ref(struct listing *l);
 void listing_unref(struct listing *l); /* NULL is fine */
 uint64_t listing_time_ns(const struct listing *l); /* mono: when its first request was sent */

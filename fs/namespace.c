@@ -23,6 +23,7 @@
 #include "fs/ns_private.h"
 
 #define LOOKUPS 3
+#define MISSES_A_PAGE 4 /* so many names that are not there, in about dir_ttl, are worth a page of a listing */
 
 /* What the bucket says of a name. */
 struct found {
@@ -155,6 +156,82 @@ static struct listing *fresh_listing(struct fs *fs, struct inode *dir)
     return l;
 }
 
+/* Kept, unless ns_forget_listing_locked() came in between; then it is good for one look. */
+static void keep_listing_locked(struct inode *dir, struct listing *l)
+{
+    GSList *at = g_slist_find(dir->loading, l);
+
+    if (!at)
+        return;
+    dir->loading = g_slist_delete_link(dir->loading, at);
+    listing_unref(dir->listing);
+    dir->listing = listing_ref(l);
+}
+
+static int load_listing(struct fs *fs, struct inode *dir, unsigned max_pages, struct cancel *cancel, struct listing **ret)
+{
+    g_autofree char *bucket = NULL, *key = NULL;
+    struct listing *l;
+    bool marker;
+    int r;
+
+    l = listing_new();
+    mutex_lock(&dir->lock);
+    dir->loading = g_slist_prepend(dir->loading, l);
+    mutex_unlock(&dir->lock);
+    r = inode_key(dir, &bucket, &key);
+    if (r == 0)
+        r = listing_load(l, fs->store, bucket, bucket ? key : "", max_pages, cancel, &marker);
+    mutex_lock(&dir->lock);
+    if (r == 0 && marker)
+        dir->has_marker = true;
+    if (r == 0)
+        keep_listing_locked(dir, l);
+    else
+        dir->loading = g_slist_remove(dir->loading, l);
+    if (r == 0 || r == -E2BIG)
+        dir->pages = r == 0 ? listing_pages(l) : max_pages + 1;
+    mutex_unlock(&dir->lock);
+    if (r < 0)
+        listing_unref(l);
+    else
+        *ret = l;
+    return r;
+}
+
+/* ---- names that are not there ---- */
+
+/* Each costs two requests, and who makes many files in a directory asks for each of them before. */
+static void note_miss(struct fs *fs, struct inode *dir)
+{
+    mutex_lock(&dir->lock);
+    if (!fresh(dir->misses_ns, 2 * fs->config->dir_ttl_ns)) {
+        dir->misses_ns = clock_mono_ns();
+        dir->misses = 0;
+    }
+    dir->misses++;
+    mutex_unlock(&dir->lock);
+}
+
+/* Lists a directory again in which many names were not found lately. *ret is NULL where that is not worth it. 0, -EINTR. */
+static int listing_if_worth(struct fs *fs, struct inode *dir, struct cancel *cancel, struct listing **ret)
+{
+    unsigned pages;
+    int r;
+
+    mutex_lock(&dir->lock);
+    pages = fresh(dir->misses_ns, 2 * fs->config->dir_ttl_ns) ? dir->misses / MISSES_A_PAGE : 0;
+    if (pages < dir->pages)
+        pages = 0;
+    if (pages) { /* others ask by name meanwhile */
+        dir->misses = 0;
+        dir->misses_ns = clock_mono_ns();
+    }
+    mutex_unlock(&dir->lock);
+    r = pages ? load_listing(fs, dir, pages, cancel, ret) : -EAGAIN;
+    return r == -EINTR ? r : 0;
+}
+
 static int find(struct fs *fs, struct inode *dir, const char *name, struct cancel *cancel, struct found *f)
 {
     g_autofree char *bucket = NULL, *key = NULL, *bucket2 = NULL, *dir_key = NULL;
@@ -177,6 +254,8 @@ static int find(struct fs *fs, struct inode *dir, const char *name, struct cance
     if (r < 0)
         return r;
     l = fresh_listing(fs, dir);
+    if (!l && (r = listing_if_worth(fs, dir, cancel, &l)) < 0)
+        return r;
     r = -EAGAIN;
     if (l) {
         f->time_ns = listing_time_ns(l);
@@ -187,6 +266,8 @@ static int find(struct fs *fs, struct inode *dir, const char *name, struct cance
         f->time_ns = clock_mono_ns();
         r = find_asked(fs, bucket, key, dir_key, cancel, f);
     }
+    if (r == -ENOENT)
+        note_miss(fs, dir);
     return r;
 }
 
@@ -234,12 +315,12 @@ static struct inode *adopt_file(struct fs *fs, struct inode *dir, const char *na
     return i;
 }
 
-static uint64_t changes_of(struct inode *i)
+static uint64_t moves_of(struct inode *i)
 {
     uint64_t n;
 
     mutex_lock(&i->lock);
-    n = i->changes;
+    n = i->moves;
     mutex_unlock(&i->lock);
     return n;
 }
@@ -291,10 +372,10 @@ int ns_lookup(struct fs *fs, struct inode *dir, const char *name, struct cancel 
     int r = -ENOENT;
 
     for (int i = 0; i < LOOKUPS && r == -ENOENT; i++) {
-        uint64_t before = changes_of(dir);
+        uint64_t before = moves_of(dir);
 
         r = lookup(fs, dir, name, cancel, ret);
-        if (changes_of(dir) == before)
+        if (moves_of(dir) == before)
             break; /* else the directory may have got another name, and so its keys, while we asked by the old one */
     }
     return r;
@@ -342,35 +423,15 @@ int ns_refresh(struct fs *fs, struct inode *i, struct cancel *cancel)
 
 int ns_listing(struct fs *fs, struct inode *dir, struct cancel *cancel, struct listing **ret)
 {
-    g_autofree char *bucket = NULL, *key = NULL;
-    struct listing *l = fresh_listing(fs, dir);
-    uint64_t changes;
-    bool marker;
-    int r;
+    *ret = fresh_listing(fs, dir);
+    return *ret ? 0 : load_listing(fs, dir, 0, cancel, ret);
+}
 
-    if (l) {
-        *ret = l;
-        return 0;
-    }
-    r = inode_key(dir, &bucket, &key);
-    if (r < 0)
-        return r;
-    mutex_lock(&dir->lock);
-    changes = dir->changes;
-    mutex_unlock(&dir->lock);
-    r = listing_load(fs->store, bucket, bucket ? key : "", cancel, &l, &marker);
-    if (r < 0)
-        return r;
-    mutex_lock(&dir->lock);
-    if (marker)
-        dir->has_marker = true;
-    if (dir->changes == changes) {
-        listing_unref(dir->listing);
-        dir->listing = listing_ref(l);
-    } /* else: it may lack a change of ours; good for one look, not to keep */
-    mutex_unlock(&dir->lock);
-    *ret = l;
-    return 0;
+void ns_forget_listing_locked(struct inode *dir)
+{
+    listing_unref(dir->listing);
+    dir->listing = NULL;
+    g_clear_pointer(&dir->loading, g_slist_free);
 }
 
 void ns_drop_stale_listing(struct fs *fs, struct inode *dir)
@@ -412,7 +473,7 @@ int ns_entry(struct fs *fs, struct inode *dir, const struct listing_entry *e, ui
 
 void ns_note(struct inode *dir, const char *name, struct inode *child)
 {
-    struct listing *l = NULL;
+    g_autoptr(GPtrArray) listings = g_ptr_array_new();
     g_autofree char *etag = NULL;
     struct attr a = {0};
     bool is_dir = child && child->is_dir;
@@ -426,13 +487,15 @@ void ns_note(struct inode *dir, const char *name, struct inode *child)
     mutex_lock(&dir->lock);
     dir->changes++;
     if (dir->listing)
-        l = listing_ref(dir->listing);
+        g_ptr_array_add(listings, listing_ref(dir->listing));
+    for (GSList *at = dir->loading; at; at = at->next)
+        g_ptr_array_add(listings, listing_ref(at->data));
     mutex_unlock(&dir->lock);
-    if (!l)
-        return;
-    if (child)
-        listing_put(l, name, is_dir, etag, a.size, 0);
-    else
-        listing_remove(l, name);
-    listing_unref(l);
+    for (guint n = 0; n < listings->len; n++) {
+        if (child)
+            listing_put(listings->pdata[n], name, is_dir, etag, a.size, 0);
+        else
+            listing_remove(listings->pdata[n], name);
+        listing_unref(listings->pdata[n]);
+    }
 }

@@ -400,16 +400,6 @@ void ns_discard(struct inode *i)
     ns_mark_unlinked(i);
 }
 
-static void forget_listing(struct inode *dir)
-{
-    struct listing *l;
-
-    mutex_lock(&dir->lock);
-    l = g_steal_pointer(&dir->listing);
-    mutex_unlock(&dir->lock);
-    listing_unref(l);
-}
-
 int ns_unlink(struct fs *fs, struct inode *dir, const char *name, struct cancel *cancel)
 {
     g_autofree char *bucket = NULL, *key = NULL;
@@ -443,8 +433,11 @@ int ns_unlink(struct fs *fs, struct inode *dir, const char *name, struct cancel 
     ns_mark_unlinked(i);
     ns_note(dir, name, NULL);
     ns_touch_dir(dir);
-    if (failed)
-        forget_listing(dir); /* the name may be there still, as someone else's */
+    if (failed) { /* the name may be there still, as someone else's */
+        mutex_lock(&dir->lock);
+        ns_forget_listing_locked(dir);
+        mutex_unlock(&dir->lock);
+    }
     (void)catalog_forget(fs->catalog, bucket, key);
     return 0;
 }

@@ -31,6 +31,8 @@ void ns_abandon(struct inode *i);
 void ns_commit_abandoned(struct inode *i, struct cache_file *f);
 /* The name is gone: detaches, and lets go of a file that only its uncommitted data kept. */
 void ns_mark_unlinked(struct inode *i);
+/* What was listed of it, or is being listed, tells nothing any more. */
+void ns_forget_listing_locked(struct inode *dir);
 /* -ENOTEMPTY when the bucket, or we, have anything below dir (NULL: nothing that we know of) but its own marker. */
 int ns_check_empty(struct fs *fs, struct inode *dir, const char *bucket, const char *key, struct cancel *cancel);
 void ns_touch_dir(struct inode *dir); /* its entries changed just now */

@@ -344,9 +344,9 @@ static int adopt_moved(struct inode *i, GHashTable *by_key)
         return r;
     m = g_hash_table_lookup(by_key, key);
     mutex_lock(&i->lock);
-    listing_unref(i->listing);
-    i->listing = NULL;
+    ns_forget_listing_locked(i);
     i->changes++;
+    i->moves++;
     i->fresh_ns = 0;
     same = m && *m->new_etag && !g_strcmp0(i->etag, m->etag);
     now = (struct store_object){.etag = m ? m->new_etag : NULL, .size = m ? m->size : 0, .mtime_ns = i->attr.mtime_ns};
@@ -510,6 +510,7 @@ static int begin_moving(struct inode *i)
     r = i->moving ? -EBUSY : 0;
     i->moving = true;
     i->changes++;
+    i->moves++;
     mutex_unlock(&i->lock);
     return r;
 }
@@ -519,6 +520,7 @@ static void end_moving(struct inode *i)
     mutex_lock(&i->lock);
     i->moving = false;
     i->changes++;
+    i->moves++;
     mutex_unlock(&i->lock);
 }
 

@@ -179,12 +179,12 @@ static void test_listing(void)
 {
     struct store *s = fake_store_new(&(struct fake_params){.seed = test_seed()});
     static const char *const keys[] = {"d/", "d/a", "d/b/x", "d/b", "d/c-", "d//y", "d/./z", "d/../w", "d/b0", "e"};
-    struct listing *l;
+    struct listing *l = listing_new();
     bool marker;
 
     for (size_t n = 0; n < G_N_ELEMENTS(keys); n++)
         g_free(fake_store_put(s, "bkt", keys[n], "12345", 5));
-    g_assert_cmpint(listing_load(s, "bkt", "d/", NULL, &l, &marker), ==, 0);
+    g_assert_cmpint(listing_load(l, s, "bkt", "d/", 0, NULL, &marker), ==, 0);
     g_assert_true(marker);
     g_autoptr(GPtrArray) all = listing_entries(l);
     g_assert_cmpuint(all->len, ==, 4); /* a, b, b0, c-: what no path can carry is left out */
@@ -199,10 +199,32 @@ static void test_listing(void)
     store_free(s);
 }
 
+/* What is noted while a listing is loaded is newer than what the replies say. */
+static void test_listing_noted(void)
+{
+    struct store *s = fake_store_new(&(struct fake_params){.seed = test_seed()});
+    struct listing *l = listing_new();
+    bool marker;
+
+    g_free(fake_store_put(s, "bkt", "d/gone", "12345", 5));
+    g_free(fake_store_put(s, "bkt", "d/changed", "12345", 5));
+    g_free(fake_store_put(s, "bkt", "d/kept", "12345", 5));
+    listing_remove(l, "gone");
+    listing_put(l, "changed", false, "etag", 7, 0);
+    listing_put(l, "new", false, "etag", 8, 0);
+    g_assert_cmpint(listing_load(l, s, "bkt", "d/", 1, NULL, &marker), ==, 0);
+    g_assert_null(listing_find(l, "gone"));
+    check_entry(l, "changed", false, 7);
+    check_entry(l, "new", false, 8);
+    check_entry(l, "kept", false, 5);
+    listing_unref(l);
+    store_free(s);
+}
+
 static void test_listing_pages(void)
 {
     struct store *s = fake_store_new(&(struct fake_params){.seed = test_seed()});
-    struct listing *l;
+    struct listing *l = listing_new();
     bool marker;
 
     for (int n = 0; n < 2500; n++) {
@@ -210,7 +232,11 @@ static void test_listing_pages(void)
 
         g_free(fake_store_put(s, "bkt", key, "", 0));
     }
-    g_assert_cmpint(listing_load(s, "bkt", "p/", NULL, &l, &marker), ==, 0);
+    g_assert_cmpint(listing_load(l, s, "bkt", "p/", 2, NULL, &marker), ==, -E2BIG);
+    listing_unref(l);
+    l = listing_new();
+    g_assert_cmpint(listing_load(l, s, "bkt", "p/", 0, NULL, &marker), ==, 0);
+    g_assert_cmpuint(listing_pages(l), ==, 3);
     g_assert_false(marker);
     g_autoptr(GPtrArray) all = listing_entries(l);
     g_assert_cmpuint(all->len, ==, 2500);
@@ -229,6 +255,7 @@ int main(int argc, char **argv)
     g_test_add_func("/inode/all-buckets", test_all_buckets);
     g_test_add_func("/inode/threads", test_threads);
     g_test_add_func("/listing/entries", test_listing);
+    g_test_add_func("/listing/entries_noted", test_listing_noted);
     g_test_add_func("/listing/pages", test_listing_pages);
     return g_test_run();
 }
