@@ -8,6 +8,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdint.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -53,6 +54,30 @@ int db_exec(sqlite3 *db, const char *sql)
 int db_prepare(sqlite3 *db, const char *sql, sqlite3_stmt **ret)
 {
     return db_errno(sqlite3_prepare_v2(db, sql, -1, ret, NULL));
+}
+
+static void free_statement(gpointer st)
+{
+    sqlite3_finalize(st);
+}
+
+GHashTable *db_kept_new(void)
+{
+    return g_hash_table_new_full(NULL, NULL, NULL, free_statement);
+}
+
+int db_prepare_kept(sqlite3 *db, GHashTable *kept, const char *sql, sqlite3_stmt **ret)
+{
+    *ret = g_hash_table_lookup(kept, sql);
+    if (*ret) {
+        sqlite3_reset(*ret);
+        sqlite3_clear_bindings(*ret);
+        return 0;
+    }
+    int r = db_errno(sqlite3_prepare_v3(db, sql, -1, SQLITE_PREPARE_PERSISTENT, ret, NULL));
+    if (r == 0)
+        g_hash_table_insert(kept, (gpointer)(uintptr_t)sql, *ret);
+    return r;
 }
 
 int db_step(sqlite3_stmt *st)

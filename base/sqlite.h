@@ -26,6 +26,10 @@ void db_close(sqlite3 *db); /* NULL is fine */
 int db_exec(sqlite3 *db, const char *sql); /* 0 or -errno */
 /* A prepared statement that the caller finalizes (g_autoptr(sqlite3_stmt)). */
 int db_prepare(sqlite3 *db, const char *sql, sqlite3_stmt **ret);
+/* The same for sql that lives on: prepared once and kept in `kept` (by its address), reset and without bindings each time. Borrowed. Not
+ * for what yields rows: an unfinished read would hold the log. db_kept_new() and g_hash_table_destroy(), before the connection closes. */
+int db_prepare_kept(sqlite3 *db, GHashTable *kept, const char *sql, sqlite3_stmt **ret);
+GHashTable *db_kept_new(void);
 /* Steps once: 1 = a row, 0 = done, -errno. */
 int db_step(sqlite3_stmt *st);
 /* SQLITE_FULL → -ENOSPC, SQLITE_CORRUPT/NOTADB → -EUCLEAN, SQLITE_BUSY/LOCKED → -EBUSY,

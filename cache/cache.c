@@ -27,6 +27,7 @@
 #define DELIVER_THREADS 2
 #define COMMIT_THREADS 16
 #define UPLOADS_DEFAULT 16
+#define SPARES_MAX 64 /* staging files of small files: each commit gives one back and each new file takes one */
 #define ARENA_MIN (8ULL << 20)
 #define BUFFERS_MIN (16ULL << 20)
 /* Staging must hold a part in the making, some under way, and a commit's scratch. */
@@ -87,6 +88,7 @@ static void cache_destroy(struct cache *c)
         workq_free(c->deliver);
     sweep_free(c->sweep); /* all of them may ask it for something */
     upload_queue_free(c->uploads);
+    staging_spares_free(c->spares);
     budget_free(c->disk);
     budget_free(c->reserve);
     assert(g_queue_is_empty(&c->streams));
@@ -123,6 +125,7 @@ int cache_new(const struct cache_params *p, struct cache **ret)
     plan_limits_init(&c->limits, p->part_size, reserve - PAGE);
     c->disk = budget_new(disk - reserve);
     c->reserve = budget_new(reserve);
+    c->spares = staging_spares_new(SPARES_MAX);
     c->uploads = upload_queue_new(p->store, p->uploads ? p->uploads : UPLOADS_DEFAULT);
     mutex_init(&c->lock, RANK_CACHE);
     cond_init(&c->changed);

@@ -282,18 +282,33 @@ void file_leave_locked(struct cache_file *f)
     cond_broadcast(&f->changed);
 }
 
+static int new_staging(struct cache_file *f, struct staging **ret, uint64_t *ret_number)
+{
+    struct cache *c = f->cache;
+    bool ours = f->journal == c->journal; /* spares are in its directory */
+    if (ours && staging_spares_take(c->spares, c->disk, ret, ret_number) == 0) {
+        staging_reuse(*ret, c->spares, *ret_number);
+        return 0;
+    }
+    *ret_number = journal_number(f->journal);
+    g_autofree char *path = journal_staging_path(f->journal, *ret_number);
+    int r = staging_create(path, c->disk, ret);
+    if (r == 0 && ours)
+        staging_reuse(*ret, c->spares, *ret_number);
+    return r;
+}
+
 int file_staging_locked(struct cache_file *f, struct staging **ret)
 {
     assert(f->writing);
     if (!f->staging) {
         struct staging *s = NULL;
-        uint64_t number = journal_number(f->journal);
-        g_autofree char *path = journal_staging_path(f->journal, number);
+        uint64_t number;
         mutex_unlock(&f->lock);
-        int r = staging_create(path, f->cache->disk, &s);
+        int r = new_staging(f, &s, &number);
         mutex_lock(&f->lock);
         if (r < 0)
-            return log_error_errno(r, "cannot stage %s/%s in %s", f->bucket, f->key, path);
+            return log_error_errno(r, "cannot stage %s/%s in %s", f->bucket, f->key, journal_dir(f->journal));
         f->staging = s;
         f->staging_number = number;
     }

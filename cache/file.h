@@ -45,6 +45,7 @@ struct cache {
     struct workq *janitor;    /* what must not run on a store's thread: disk work, last references */
     struct read_cache *readers;
     struct budget *disk;    /* staging of files */
+    struct staging_spares *spares; /* of journal */
     struct budget *reserve; /* scratch of commits, so that a full staging can always be emptied */
     struct upload_queue *uploads;
 

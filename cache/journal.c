@@ -111,6 +111,7 @@ static int count_rows(sqlite3 *db, int64_t *ret_rows)
 
 static void destroy(struct journal *j)
 {
+    g_clear_pointer(&j->statements, g_hash_table_destroy);
     db_close(j->db);
     if (j->lock_fd >= 0)
         close(j->lock_fd);
@@ -128,6 +129,7 @@ static int open_instance(const char *parent, const char *dir, struct journal **r
     j->parent = g_strdup(parent);
     j->dir = g_strdup(dir);
     atomic_init(&j->number, 1);
+    j->statements = db_kept_new();
     mutex_init(&j->lock, RANK_JOURNAL);
     int r = j->lock_fd = lock_file(lock, O_RDWR | O_CREAT, LOCK_EX | LOCK_NB);
     if (r >= 0)
@@ -306,6 +308,7 @@ void journal_free(struct journal *j)
     int64_t rows = 1;
     mutex_lock(&j->lock);
     int r = count_rows(j->db, &rows);
+    g_clear_pointer(&j->statements, g_hash_table_destroy);
     db_close(j->db);
     j->db = NULL;
     mutex_unlock(&j->lock);

@@ -15,7 +15,8 @@ struct journal {
     bool same_boot; /* constant once it is open: see journal_is_of_this_boot() */
     atomic_uint_fast64_t number;
     struct mutex lock;
-    sqlite3 *db; /* lock */
+    sqlite3 *db;            /* lock */
+    GHashTable *statements; /* lock: SQL text (its address) → sqlite3_stmt* */
 };
 
 /* Buckets and keys are blobs: any bytes. NULL stays NULL. */

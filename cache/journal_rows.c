@@ -38,11 +38,24 @@ static int run(sqlite3_stmt *st)
     return MIN(r, 0);
 }
 
-/* A statement with one file number, or one upload id. */
-static int run_number(sqlite3 *db, const char *sql, uint64_t n)
+/* Prepared once; borrowed. */
+static int statement(struct journal *j, const char *sql, sqlite3_stmt **ret)
 {
-    g_autoptr(sqlite3_stmt) st = NULL;
-    int r = db_prepare(db, sql, &st);
+    return db_prepare_kept(j->db, j->statements, sql, ret);
+}
+
+static int run_text(struct journal *j, const char *sql)
+{
+    sqlite3_stmt *st;
+    int r = statement(j, sql, &st);
+    return r < 0 ? r : run(st);
+}
+
+/* A statement with one file number. */
+static int run_number(struct journal *j, const char *sql, uint64_t n)
+{
+    sqlite3_stmt *st;
+    int r = statement(j, sql, &st);
     if (r < 0)
         return r;
     sqlite3_bind_int64(st, 1, (sqlite3_int64)n);
@@ -52,14 +65,14 @@ static int run_number(sqlite3 *db, const char *sql, uint64_t n)
 static int begin(struct journal *j)
 {
     mutex_lock(&j->lock);
-    return db_exec(j->db, "BEGIN IMMEDIATE");
+    return run_text(j, "BEGIN IMMEDIATE");
 }
 
 /* Ends what begin() began: r is what came of it. */
 static int end(struct journal *j, int r)
 {
     if (r == 0)
-        r = db_exec(j->db, "COMMIT");
+        r = run_text(j, "COMMIT");
     if (r < 0 && !sqlite3_get_autocommit(j->db))
         (void)db_exec(j->db, "ROLLBACK");
     mutex_unlock(&j->lock);
@@ -73,10 +86,10 @@ static int flags_of(const struct journal_seal *s)
     return (s->data_dirty ? FLAG_DATA : 0) | (s->headers_dirty ? FLAG_HEADERS : 0) | (s->moved ? FLAG_MOVED : 0);
 }
 
-static int put_seal(sqlite3 *db, const struct journal_seal *s)
+static int put_seal(struct journal *j, const struct journal_seal *s)
 {
-    g_autoptr(sqlite3_stmt) st = NULL;
-    int r = db_prepare(db,
+    sqlite3_stmt *st;
+    int r = statement(j,
                        "INSERT OR REPLACE INTO seals(file, staging, gen, bucket, key, expect, base, map, headers, flags, uuid, upload,"
                        " staged_end, sums, synced) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,0)", &st);
     if (r < 0)
@@ -99,11 +112,11 @@ static int put_seal(sqlite3 *db, const struct journal_seal *s)
     return run(st);
 }
 
-static int put_attempt(sqlite3 *db, const struct journal_attempt *a)
+static int put_attempt(struct journal *j, const struct journal_attempt *a)
 {
-    g_autoptr(sqlite3_stmt) st = NULL;
-    int r = db_prepare(db, "INSERT OR REPLACE INTO attempts(file, gen, uuid, size, staged_end, flags, bucket, key, headers)"
-                           " VALUES(?,?,?,?,?,?,?,?,?)", &st);
+    sqlite3_stmt *st;
+    int r = statement(j, "INSERT OR REPLACE INTO attempts(file, gen, uuid, size, staged_end, flags, bucket, key, headers)"
+                         " VALUES(?,?,?,?,?,?,?,?,?)", &st);
     if (r < 0)
         return r;
     sqlite3_bind_int64(st, 1, (sqlite3_int64)a->file);
@@ -170,15 +183,15 @@ int journal_parts(struct journal *j, const char *upload_id, const struct journal
 
 /* ---- seals ---- */
 
-static int put_earlier(sqlite3 *db, const struct journal_seal *s)
+static int put_earlier(struct journal *j, const struct journal_seal *s)
 {
-    int r = run_number(db, "DELETE FROM attempts WHERE file = ?", s->file);
+    int r = run_number(j, "DELETE FROM attempts WHERE file = ?", s->file);
     for (guint i = 0; r == 0 && s->earlier && i < s->earlier->len; i++)
-        r = put_attempt(db, s->earlier->pdata[i]);
+        r = put_attempt(j, s->earlier->pdata[i]);
     return r;
 }
 
-static int put_attempts(sqlite3 *db, const struct journal_seal *s)
+static int put_attempts(struct journal *j, const struct journal_seal *s)
 {
     struct journal_attempt a = {
         .file = s->file,
@@ -191,12 +204,12 @@ static int put_attempts(sqlite3 *db, const struct journal_seal *s)
         .headers = s->headers,
     };
     g_strlcpy(a.uuid, s->uuid, sizeof(a.uuid));
-    int r = put_attempt(db, &a);
+    int r = put_attempt(j, &a);
     if (r < 0 || !s->upload)
         return r;
     a.headers = s->upload->headers;
     g_strlcpy(a.uuid, s->upload->uuid, sizeof(a.uuid));
-    return put_attempt(db, &a);
+    return put_attempt(j, &a);
 }
 
 /* The upload has these parts and no others. One that could not be recorded has none. */
@@ -222,10 +235,10 @@ static int put_upload_parts(sqlite3 *db, const struct journal_upload *u)
     return r;
 }
 
-static int delete_draft(sqlite3 *db, uint64_t file, uint64_t gen)
+static int delete_draft(struct journal *j, uint64_t file, uint64_t gen)
 {
-    g_autoptr(sqlite3_stmt) st = NULL;
-    int r = db_prepare(db, "DELETE FROM drafts WHERE file = ? AND gen <= ?", &st);
+    sqlite3_stmt *st;
+    int r = statement(j, "DELETE FROM drafts WHERE file = ? AND gen <= ?", &st);
     if (r < 0)
         return r;
     sqlite3_bind_int64(st, 1, (sqlite3_int64)file);
@@ -237,7 +250,7 @@ int journal_undraft(struct journal *j, uint64_t file, uint64_t gen)
 {
     int r = begin(j);
     if (r == 0)
-        r = delete_draft(j->db, file, gen);
+        r = delete_draft(j, file, gen);
     return end(j, r);
 }
 
@@ -273,13 +286,13 @@ int journal_seal(struct journal *j, const struct journal_seal *s)
 {
     int r = begin(j);
     if (r == 0)
-        r = put_seal(j->db, s);
+        r = put_seal(j, s);
     if (r == 0)
-        r = delete_draft(j->db, s->file, s->gen);
+        r = delete_draft(j, s->file, s->gen);
     if (r == 0 && *s->uuid)
-        r = put_earlier(j->db, s);
+        r = put_earlier(j, s);
     if (r == 0 && *s->uuid)
-        r = put_attempts(j->db, s);
+        r = put_attempts(j, s);
     if (r == 0 && s->upload && s->upload->id)
         r = put_upload_parts(j->db, s->upload);
     return end(j, r);
@@ -289,21 +302,20 @@ int journal_attempt(struct journal *j, const struct journal_seal *s)
 {
     int r = begin(j);
     if (r == 0)
-        r = put_attempts(j->db, s);
+        r = put_attempts(j, s);
     return end(j, r);
 }
 
 int journal_mark_synced(struct journal *j, uint64_t file, uint64_t gen)
 {
-    g_autoptr(sqlite3_stmt) st = NULL;
+    sqlite3_stmt *st;
     mutex_lock(&j->lock);
-    int r = db_prepare(j->db, "UPDATE OR REPLACE seals SET synced = 1 WHERE file = ? AND gen = ? AND NOT synced", &st);
+    int r = statement(j, "UPDATE OR REPLACE seals SET synced = 1 WHERE file = ? AND gen = ? AND NOT synced", &st);
     if (r == 0) {
         sqlite3_bind_int64(st, 1, (sqlite3_int64)file);
         sqlite3_bind_int64(st, 2, (sqlite3_int64)gen);
         r = run(st);
     }
-    g_clear_pointer(&st, sqlite3_finalize);
     mutex_unlock(&j->lock);
     return r;
 }
@@ -322,9 +334,9 @@ int journal_forget(struct journal *j, uint64_t file, const char *upload_id)
 {
     int r = begin(j);
     if (r == 0 && file)
-        r = run_number(j->db, "DELETE FROM seals WHERE file = ?", file);
+        r = run_number(j, "DELETE FROM seals WHERE file = ?", file);
     if (r == 0 && file)
-        r = run_number(j->db, "DELETE FROM attempts WHERE file = ?", file);
+        r = run_number(j, "DELETE FROM attempts WHERE file = ?", file);
     if (r == 0 && upload_id)
         r = delete_upload(j->db, upload_id);
     return end(j, r);

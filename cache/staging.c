@@ -42,6 +42,8 @@ struct staging {
     struct sums *sums; /* of what is filled and not buried */
     char *path; /* NULL: it has no name */
     atomic_bool kept;
+    struct staging_spares *spares; /* where its file goes; NULL: nowhere */
+    uint64_t number;               /* there */
     struct budget *budget;
     struct mutex lock;
     uint64_t end;        /* lock */
@@ -138,6 +140,106 @@ int staging_open(const char *path, struct budget *budget, struct staging **ret)
     return 0;
 }
 
+/* ---- spares ---- */
+
+struct spare {
+    int fd;
+    char *path;
+    uint64_t number;
+};
+
+struct staging_spares {
+    unsigned max;
+    struct mutex lock; /* leaf */
+    GArray *files;     /* lock: struct spare */
+};
+
+struct staging_spares *staging_spares_new(unsigned max)
+{
+    struct staging_spares *sp = g_new0(struct staging_spares, 1);
+    sp->max = max;
+    sp->files = g_array_new(FALSE, FALSE, sizeof(struct spare));
+    mutex_init(&sp->lock, RANK_LEAF);
+    return sp;
+}
+
+static bool get_spare(struct staging_spares *sp, struct spare *ret)
+{
+    mutex_lock(&sp->lock);
+    guint n = sp->files->len;
+    if (n > 0) {
+        *ret = g_array_index(sp->files, struct spare, n - 1);
+        g_array_set_size(sp->files, n - 1);
+    }
+    mutex_unlock(&sp->lock);
+    return n > 0;
+}
+
+static void remove_file(const char *path, int fd)
+{
+    if (unlink(path) < 0)
+        log_warning_errno(-errno, "cannot remove %s", path);
+    close(fd);
+}
+
+void staging_spares_free(struct staging_spares *sp)
+{
+    struct spare f;
+    if (!sp)
+        return;
+    while (get_spare(sp, &f)) {
+        remove_file(f.path, f.fd);
+        g_free(f.path);
+    }
+    g_array_unref(sp->files);
+    mutex_fini(&sp->lock);
+    g_free(sp);
+}
+
+int staging_spares_take(struct staging_spares *sp, struct budget *budget, struct staging **ret, uint64_t *ret_number)
+{
+    struct spare f;
+    if (!get_spare(sp, &f))
+        return -ENOENT;
+    *ret = staging_of(f.fd, f.path, budget);
+    *ret_number = f.number;
+    g_free(f.path);
+    return 0;
+}
+
+void staging_reuse(struct staging *s, struct staging_spares *sp, uint64_t number)
+{
+    s->spares = sp;
+    s->number = number;
+}
+
+/* False: it has to be removed. Takes fd and path over. */
+static bool put_spare(struct staging *s)
+{
+    struct staging_spares *sp = s->spares;
+    if (!sp || ftruncate(s->fd, 0) < 0)
+        return false;
+    mutex_lock(&sp->lock);
+    bool room = sp->files->len < sp->max;
+    if (room)
+        g_array_append_vals(sp->files, &(struct spare){s->fd, s->path, s->number}, 1);
+    mutex_unlock(&sp->lock);
+    return room;
+}
+
+/* Closes the file and decides what becomes of it. */
+static void end_file(struct staging *s)
+{
+    if (s->path && !atomic_load(&s->kept)) {
+        if (put_spare(s))
+            return;
+        remove_file(s->path, s->fd);
+    } else {
+        close(s->fd);
+    }
+    g_free(s->path);
+}
+
 void staging_keep(struct staging *s, bool keep)
 {
     atomic_store(&s->kept, keep);
@@ -155,10 +257,7 @@ void staging_unref(struct staging *s)
         return;
     assert(!s->oldest);
     sums_free(s->sums);
-    if (s->path && !atomic_load(&s->kept) && unlink(s->path) < 0)
-        log_warning_errno(-errno, "cannot remove %s", s->path);
-    g_free(s->path);
-    close(s->fd);
+    end_file(s);
     if (s->charged > 0)
         budget_give(s->budget, s->charged);
     g_queue_clear_full(&s->garbage, g_free);

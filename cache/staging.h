@@ -18,6 +18,7 @@
 
 struct budget;
 struct staging;
+struct staging_spares;
 struct sum;
 
 struct staging_pin {
@@ -33,8 +34,16 @@ int staging_create(const char *path, struct budget *budget, struct staging **ret
 /* Opens what an earlier process kept. Everything in it counts as live; the budget is charged for it
  * whether it has room or not. -ENOENT, -errno. */
 int staging_open(const char *path, struct budget *budget, struct staging **ret);
+/* Files with names that nobody uses any more, emptied, for those to come: making and removing one costs more than writing a small
+ * file to it. At most max of them. */
+struct staging_spares *staging_spares_new(unsigned max);
+void staging_spares_free(struct staging_spares *sp); /* removes them (disk); nobody's any more. NULL is fine */
+/* One of them and its number, or -ENOENT. */
+int staging_spares_take(struct staging_spares *sp, struct budget *budget, struct staging **ret, uint64_t *ret_number);
+/* When it ends, unless it is kept, its file becomes a spare of that number. No record may refer to it by then. sp is borrowed. */
+void staging_reuse(struct staging *s, struct staging_spares *sp, uint64_t number);
 struct staging *staging_ref(struct staging *s);
-/* The last one closes and removes the file (disk), unless it is kept, and gives everything back. NULL is fine. */
+/* The last one closes and removes the file (disk), unless it is kept or a spare from now on, and gives everything back. NULL is fine. */
 void staging_unref(struct staging *s);
 /* Whether a file with a name stays on the disk when it is closed. */
 void staging_keep(struct staging *s, bool keep);
