@@ -25,7 +25,7 @@
 
 #define RANK_CACHE ((enum mutex_rank)(RANK_COMMIT + 2))
 #define DELIVER_THREADS 2
-#define COMMIT_THREADS 16
+#define COMMIT_THREADS 256 /* each commit waits in one; they start when needed */
 #define UPLOADS_DEFAULT 16
 #define SPARES_MAX 64 /* staging files of small files: each commit gives one back and each new file takes one */
 #define ARENA_MIN (8ULL << 20)

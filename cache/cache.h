@@ -35,7 +35,7 @@ struct cache_params {
     const char *bucket;       /* whose journals are adopted; NULL: of all; copied */
     uint64_t memory;          /* ceiling for block cache and buffers, bytes */
     uint64_t disk;            /* ceiling for staging, bytes */
-    unsigned uploads;         /* parts and PUTs in flight at most; 0 = 16 */
+    unsigned uploads;         /* parts and big PUTs in flight at most, and sixteen times as many small ones; 0 = 16 */
     uint64_t part_size;       /* first parts' size, bytes; 0 = see cache/plan.h's schedule */
     uint64_t local_sync_ns;   /* so long what was sealed may not be on the disk; 0 = 5 s */
     uint64_t untagged_ttl_ns; /* so long it is believed that an object has no tags; after that a commit that replaces it asks */
@@ -171,5 +171,8 @@ int cache_seal(struct cache_handle *h, struct cancel *cancel);
 int cache_file_seal(struct cache_file *f, struct cancel *cancel);
 /* Stops waiting (the commit goes on): true and done never runs, or false and done has run or is about to. */
 bool cache_flush_cancel(struct cache_handle *h, struct cache_wait *w);
-/* The same, synchronously, without a handle. -EINTR when cancelled (the commit goes on). */
+/* cache_flush() and its cancelling without a handle: of no earlier error is told. False: there is nothing to commit, and done does not run. */
+bool cache_file_flush_start(struct cache_file *f, struct cache_wait *w);
+bool cache_file_flush_cancel(struct cache_file *f, struct cache_wait *w);
+/* The same, synchronously. -EINTR when cancelled (the commit goes on). */
 int cache_file_flush(struct cache_file *f, struct cancel *cancel);

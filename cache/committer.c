@@ -131,7 +131,21 @@ void cache_flush(struct cache_handle *h, struct cache_wait *w)
 
 bool cache_flush_cancel(struct cache_handle *h, struct cache_wait *w)
 {
-    struct cache_file *f = h->file;
+    return cache_file_flush_cancel(h->file, w);
+}
+
+bool cache_file_flush_start(struct cache_file *f, struct cache_wait *w)
+{
+    mutex_lock(&f->lock);
+    bool any = file_dirty_locked(f) || f->commit != COMMIT_IDLE;
+    if (any)
+        committer_wait_locked(f, NULL, w);
+    mutex_unlock(&f->lock);
+    return any;
+}
+
+bool cache_file_flush_cancel(struct cache_file *f, struct cache_wait *w)
+{
     mutex_lock(&f->lock);
     bool mine = committer_unwait_locked(f, w);
     mutex_unlock(&f->lock);

@@ -16,20 +16,28 @@
 #include "base/mutex.h"
 #include "cache/extents.h"
 
-struct upload_queue {
-    struct store *store;
+#define SMALL_MAX (1ULL << 20)
+#define SMALL_TIMES 16 /* a small PUT mostly waits for the server: so many for each big one */
+
+struct lane {
     unsigned max;
-    struct mutex lock;
     unsigned sent;               /* lock */
     struct upload *first, *last; /* lock: queued */
-    uint64_t bytes;              /* lock */
+};
+
+struct upload_queue {
+    struct store *store;
+    struct mutex lock;
+    struct lane big, small;
+    uint64_t bytes; /* lock */
 };
 
 struct upload_queue *upload_queue_new(struct store *store, unsigned max)
 {
     struct upload_queue *q = g_new0(struct upload_queue, 1);
     q->store = store;
-    q->max = MAX(max, 1u);
+    q->big.max = MAX(max, 1u);
+    q->small.max = q->big.max * SMALL_TIMES;
     mutex_init(&q->lock, RANK_COMMIT);
     return q;
 }
@@ -38,7 +46,7 @@ void upload_queue_free(struct upload_queue *q)
 {
     if (!q)
         return;
-    assert(q->sent == 0 && !q->first);
+    assert(q->big.sent == 0 && !q->big.first && q->small.sent == 0 && !q->small.first);
     mutex_fini(&q->lock);
     g_free(q);
 }
@@ -142,23 +150,30 @@ void upload_set_body(struct upload *u, struct extents *map, uint64_t off, uint64
 
 static void upload_done(struct store_request *req);
 
+static struct lane *lane_of(struct upload_queue *q, const struct upload *u)
+{
+    bool small = u->req.verb == STORE_PUT && u->weight <= SMALL_MAX;
+    return small ? &q->small : &q->big;
+}
+
 static void send_locked(struct upload_queue *q, struct upload *u)
 {
     u->state = UPLOAD_SENT;
-    q->sent++;
+    lane_of(q, u)->sent++;
     store_submit(q->store, &u->req);
 }
 
 static void unlink_locked(struct upload_queue *q, struct upload *u)
 {
+    struct lane *l = lane_of(q, u);
     if (u->prev)
         u->prev->next = u->next;
     else
-        q->first = u->next;
+        l->first = u->next;
     if (u->next)
         u->next->prev = u->prev;
     else
-        q->last = u->prev;
+        l->last = u->prev;
     u->prev = u->next = NULL;
 }
 
@@ -166,13 +181,14 @@ static void upload_done(struct store_request *req)
 {
     struct upload *u = req->ctx;
     struct upload_queue *q = u->queue;
+    struct lane *l = lane_of(q, u);
     u->damaged = store_refused_digest(&req->res);
     mutex_lock(&q->lock);
     u->state = UPLOAD_IDLE;
-    q->sent--;
+    l->sent--;
     q->bytes -= u->weight;
-    struct upload *next = q->first;
-    if (next && q->sent < q->max) {
+    struct upload *next = l->first;
+    if (next && l->sent < l->max) {
         unlink_locked(q, next);
         send_locked(q, next);
     }
@@ -186,19 +202,20 @@ void upload_submit(struct upload_queue *q, struct upload *u)
     u->req.prio = STORE_PRIO_UPLOAD;
     u->req.done = upload_done;
     u->req.ctx = u;
+    struct lane *l = lane_of(q, u);
     mutex_lock(&q->lock);
     q->bytes += u->weight;
-    if (q->sent < q->max) {
+    if (l->sent < l->max) {
         send_locked(q, u);
     } else {
         u->state = UPLOAD_QUEUED;
-        u->prev = q->last;
+        u->prev = l->last;
         u->next = NULL;
-        if (q->last)
-            q->last->next = u;
+        if (l->last)
+            l->last->next = u;
         else
-            q->first = u;
-        q->last = u;
+            l->first = u;
+        l->last = u;
     }
     mutex_unlock(&q->lock);
 }

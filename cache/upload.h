@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * upload: requests that carry (or copy) the bytes of files, and the queue that lets so many of
- * them into the store at a time, first come first served across files.
+ * them into the store at a time, first come first served across files: so many parts, copies and big
+ * PUTs, and sixteen times as many PUTs of up to 1 MiB, which big ones do not keep waiting.
  */
 #pragma once
 #include <stdbool.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * commits: see commits.h. Threads: a workq's, which wait for the bucket, and a timerq's, which gives
- * them what is to be tried again. Under `lock`: the items that wait for their time.
+ * commits: see commits.h. Threads: any asks for a commit, the cache's deliver queue says what came of it, a timerq's asks again; those of a
+ * workq wait for the bucket where it must be asked something first. Under `lock`: the items that wait for their commit, or for their time.
  */
 #include "fs/commits.h"
 
@@ -17,6 +17,7 @@
 #include "fs/inode.h"
 #include "fs/namespace.h"
 
+#define RANK_COMMITS ((enum mutex_rank)(RANK_FILE - 1)) /* a file's lock is taken within it */
 #define AT_ONCE 64
 #define FIRST_NS NSEC_PER_SEC
 #define LAST_NS (60 * NSEC_PER_SEC)
@@ -27,11 +28,14 @@ struct commits {
     struct timerq *timers;
     struct mutex lock;
     bool ended;          /* lock: nothing is put off any more */
+    struct cond fewer;   /* of them run */
     GHashTable *waiting; /* lock: set of struct item* that a timer will bring back */
+    GHashTable *running; /* lock: set of struct item* whose commit is asked for */
 };
 
 struct item {
     struct timer timer;
+    struct cache_wait wait;
     struct commits *commits;
     struct inode *inode; /* pinned, its file in use */
     struct cache_file *file;
@@ -62,7 +66,7 @@ static bool may_pass(int r)
     }
 }
 
-static void commit_item(void *arg);
+static void start(struct item *it);
 
 static void item_due(void *arg)
 {
@@ -72,13 +76,12 @@ static void item_due(void *arg)
     mutex_lock(&c->lock);
     g_hash_table_remove(c->waiting, it);
     mutex_unlock(&c->lock);
-    workq_push(c->work, commit_item, it);
+    start(it);
 }
 
 static void try_later(struct item *it)
 {
     struct commits *c = it->commits;
-
     uint64_t due = clock_mono_ns() + it->pause_ns;
     bool ended;
 
@@ -95,18 +98,11 @@ static void try_later(struct item *it)
         item_end(it);
 }
 
-static void commit_item(void *arg)
+static void item_tried(struct item *it, int r)
 {
-    struct item *it = arg;
-    struct commits *c = it->commits;
-    struct cancel *ending = c->fs->ending;
-    bool again;
-    int r;
+    bool first = it->pause_ns == FIRST_NS, again = r < 0 && may_pass(r) && !cancel_fired(it->commits->fs->ending);
 
-    ns_push_attr(c->fs, it->inode, it->file, ending);
-    r = cancel_fired(ending) ? -EINTR : cache_file_flush(it->file, ending);
-    again = r < 0 && may_pass(r) && !cancel_fired(ending);
-    if (r < 0 && r != -EINTR && it->pause_ns == FIRST_NS) {
+    if (r < 0 && r != -EINTR && first) {
         g_autofree char *path = inode_path(it->inode);
 
         log_error_errno(r, "%s: what was written to it is not in the bucket yet%s", path,
@@ -118,14 +114,65 @@ static void commit_item(void *arg)
         item_end(it);
 }
 
+/* On the cache's deliver queue. */
+static void item_done(struct cache_wait *w, int err)
+{
+    struct item *it = w->ctx;
+    struct commits *c = it->commits;
+
+    mutex_lock(&c->lock);
+    g_hash_table_remove(c->running, it);
+    cond_signal(&c->fewer); /* who ends the queue waits for this, and for the lock */
+    mutex_unlock(&c->lock);
+    item_tried(it, err);
+}
+
+static void run(struct item *it)
+{
+    struct commits *c = it->commits;
+    bool runs;
+
+    it->wait = (struct cache_wait){.done = item_done, .ctx = it};
+    mutex_lock(&c->lock);
+    runs = !c->ended && !cancel_fired(c->fs->ending) && cache_file_flush_start(it->file, &it->wait);
+    if (runs)
+        g_hash_table_add(c->running, it);
+    mutex_unlock(&c->lock);
+    if (!runs)
+        item_end(it);
+}
+
+static void renew(void *arg)
+{
+    struct item *it = arg;
+
+    ns_push_attr(it->commits->fs, it->inode, it->file, it->commits->fs->ending);
+    run(it);
+}
+
+/* Nothing waits in a thread but who has to ask the bucket first. */
+static void start(struct item *it)
+{
+    struct commits *c = it->commits;
+
+    if (ns_attr_is_old(c->fs, it->inode, it->file)) {
+        workq_push(c->work, renew, it);
+    } else {
+        ns_push_known_attr(it->inode, it->file);
+        run(it);
+    }
+}
+
 int commits_new(struct fs *fs, struct commits **ret)
 {
     struct commits *c = g_new0(struct commits, 1);
     int r;
 
     c->fs = fs;
-    mutex_init(&c->lock, RANK_COMMIT);
+    mutex_init(&c->lock, RANK_COMMITS);
+    cond_init(&c->fewer);
     c->waiting = g_hash_table_new(NULL, NULL);
+    c->running = g_hash_table_new(NULL, NULL);
     r = workq_new("commits", AT_ONCE, &c->work);
     if (r == 0)
         r = workq_new("renewals", AT_ONCE, &c->renewals);
@@ -139,8 +186,8 @@ int commits_new(struct fs *fs, struct commits **ret)
     return 0;
 }
 
-/* Those that no timer brings back any more. */
-static GPtrArray *end_waiting(struct commits *c)
+/* Those that no timer brings back any more, and those whose commit goes on without a waiter. */
+static GPtrArray *end_all(struct commits *c)
 {
     GPtrArray *items = g_ptr_array_new();
     GHashTableIter it;
@@ -155,6 +202,15 @@ static GPtrArray *end_waiting(struct commits *c)
         g_hash_table_iter_remove(&it);
         g_ptr_array_add(items, item);
     }
+    g_hash_table_iter_init(&it, c->running);
+    while (g_hash_table_iter_next(&it, &item, NULL)) {
+        if (!cache_file_flush_cancel(((struct item *)item)->file, &((struct item *)item)->wait))
+            continue; /* its commit has just ended */
+        g_hash_table_iter_remove(&it);
+        g_ptr_array_add(items, item);
+    }
+    while (g_hash_table_size(c->running) > 0)
+        cond_wait(&c->fewer, &c->lock);
     mutex_unlock(&c->lock);
     return items;
 }
@@ -165,7 +221,7 @@ void commits_free(struct commits *c)
 
     if (!c)
         return;
-    items = end_waiting(c);
+    items = end_all(c);
     for (guint n = 0; n < items->len; n++)
         item_end(items->pdata[n]);
     if (c->timers)
@@ -175,6 +231,8 @@ void commits_free(struct commits *c)
     if (c->renewals)
         workq_free(c->renewals);
     g_hash_table_unref(c->waiting);
+    g_hash_table_unref(c->running);
+    cond_fini(&c->fewer);
     mutex_fini(&c->lock);
     g_free(c);
 }
@@ -187,7 +245,7 @@ void commits_add(struct commits *c, struct inode *i, struct cache_file *f)
     it->inode = inode_pin(i);
     it->file = f;
     it->pause_ns = FIRST_NS;
-    workq_push(c->work, commit_item, it);
+    start(it);
 }
 
 struct workq *commits_queue(struct commits *c)

@@ -67,7 +67,7 @@ const struct config_option config_options[] = {
      .help = "Secret key that belongs to access_key. Only in a configuration file that nobody else can read."},
     {"anonymous", "Server", CONFIG_BOOL, AT(anonymous), "off",
      .help = "Send requests unsigned, for public buckets."},
-    {"connections", "Server", CONFIG_UNSIGNED, AT(connections), "32", .min = 1, .max = 1024,
+    {"connections", "Server", CONFIG_UNSIGNED, AT(connections), "128", .min = 1, .max = 1024,
      .help = "Connections to the server at most."},
     {"op_timeout", "Server", CONFIG_DURATION, AT(op_timeout_ns), "120s", .min = SECOND, .max = DAY,
      .help = "How long an operation goes on, retries included, while nothing moves, before it fails. A copy or completion by the server "
@@ -93,7 +93,7 @@ const struct config_option config_options[] = {
     {"part_size", "Cache", CONFIG_SIZE, AT(part_size), "16M", .min = 5 * MIB, .max = 5 * GIB, .flags = CONFIG_ZERO_OK,
      .help = "Size of a multipart upload's first parts; they double after every 1,000 parts. 0 is the default."},
     {"uploads", "Cache", CONFIG_UNSIGNED, AT(uploads), "16", .min = 1, .max = 256,
-     .help = "Objects and parts that are uploaded at the same time, at most."},
+     .help = "Parts and big objects that are uploaded at the same time, at most; of objects up to 1 MiB sixteen times as many."},
     {"commit", "Cache", CONFIG_ENUM, AT(commit), "close", .names = commit_names,
      .help = "What close(2) waits for. close: the bucket has the file, and close returns the error if it cannot be brought there. "
              "background: it is sealed in cache_dir, from where it is brought into the bucket once nobody has it open, also by the next mount "

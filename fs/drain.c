@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * drain: see drain.h. The commits run on a workq of the drain's own while the caller's thread writes progress.
+ * drain: see drain.h. All commits are asked for at once, and end on the cache's deliver queue while the caller's thread writes progress; a
+ * workq's threads ask the bucket first where that must be.
  */
 #include "fs/drain.h"
 
@@ -14,7 +15,7 @@
 #include "fs/inode.h"
 #include "fs/namespace.h"
 
-#define AT_ONCE 8
+#define AT_ONCE 16
 #define PROGRESS_NS (200 * NSEC_PER_MSEC)
 
 struct drain {
@@ -27,6 +28,7 @@ struct drain {
 };
 
 struct item {
+    struct cache_wait wait;
     struct drain *drain;
     struct inode *inode; /* pinned, its file in use */
     struct cache_file *file;
@@ -63,14 +65,10 @@ static void note_failure(struct drain *d, struct inode *i, int r)
     mutex_unlock(&d->lock);
 }
 
-static void commit(void *arg)
+static void item_end(struct item *it, int r)
 {
-    struct item *it = arg;
     struct drain *d = it->drain;
-    int r;
 
-    ns_push_attr(inode_fs(it->inode), it->inode, it->file, NULL);
-    r = cache_file_flush(it->file, NULL);
     if (r < 0)
         note_failure(d, it->inode, r);
     ns_file_put(it->inode);
@@ -80,6 +78,26 @@ static void commit(void *arg)
     d->left--;
     cond_signal(&d->changed);
     mutex_unlock(&d->lock);
+}
+
+static void item_done(struct cache_wait *w, int err)
+{
+    item_end(w->ctx, err);
+}
+
+static void commit(struct item *it)
+{
+    it->wait = (struct cache_wait){.done = item_done, .ctx = it};
+    if (!cache_file_flush_start(it->file, &it->wait))
+        item_end(it, 0);
+}
+
+static void renew(void *arg)
+{
+    struct item *it = arg;
+
+    ns_push_attr(inode_fs(it->inode), it->inode, it->file, NULL);
+    commit(it);
 }
 
 /* Pins the inode and uses its file when there is something to commit. */
@@ -116,11 +134,16 @@ static void start(struct fs *fs, struct drain *d, struct workq *q, const char *b
         if (!f)
             continue;
         it = g_new(struct item, 1);
-        *it = (struct item){d, inode_pin(i), f};
+        *it = (struct item){.drain = d, .inode = inode_pin(i), .file = f};
         mutex_lock(&d->lock);
         d->left++;
         mutex_unlock(&d->lock);
-        workq_push(q, commit, it);
+        if (ns_attr_is_old(fs, i, f)) {
+            workq_push(q, renew, it);
+        } else {
+            ns_push_known_attr(i, f);
+            commit(it);
+        }
     }
 }
 

@@ -53,7 +53,7 @@ static void test_defaults(gconstpointer data)
 
     config_init(&c);
     g_assert_null(c.endpoint);
-    g_assert_cmpuint(c.connections, ==, 32);
+    g_assert_cmpuint(c.connections, ==, 128);
     g_assert_cmpuint(c.op_timeout_ns, ==, 120000000000ULL);
     g_assert_cmpuint(c.memory, ==, 256 * MIB);
     g_assert_cmpuint(c.disk, ==, 4096 * MIB);
