@@ -36,6 +36,7 @@ wait_until 300 clean
 ok $? "the next mount brings it into the bucket"
 is "$(mnt_status 'requests MPU_CREATE')" "" "by the same upload"
 sent=$(mnt_status bytes_out)
+diag "$("$MLOPSFS_BIN" status "$MNT" | grep requests | tr '\n' ' ')"
 diag "$parts parts; the next mount sent $(mnt_status 'requests MPU_PART') of them, $sent bytes"
 cmd_ok "at most 55% of it are sent again" [ "$sent" -le $((size * 55 / 100)) ]
 toxi_del s3 bandwidth_upstream

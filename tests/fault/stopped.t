@@ -50,6 +50,10 @@ all_wait() {
     for p in "${pids[@]}"; do waits "$p" || return 1; done
 }
 pids=()
+all_ended() {
+    local p
+    for p in "${pids[@]}"; do tap_gone "$p" || return 1; done
+}
 end_all() {
     kill -CONT "$server_pid"
     kill "${pids[@]}"
@@ -77,7 +81,7 @@ round() { # MODE
     like "$(mnt_status dirty_files)" '^[1-9]' "$1: nothing of it is in the bucket"
     [ "$more" = 0 ] || wait_until "$more" false
     kill -CONT "$server_pid"
-    wait_until 300 all_say done
+    wait_until 300 all_ended
     ok $? "$1: every writer gets to its end"
     is "$(cat "$T"/out.* | sort | uniq -c | tr -s ' \n' ' ')" " $n done $n half $n waits " "$1: none meets an error"
     cmd_ok "$1: sync" "$MLOPSFS_BIN" sync "$MNT"
