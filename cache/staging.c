@@ -342,6 +342,7 @@ int staging_verify(struct staging *s, uint64_t off, uint64_t n)
 
 int staging_sync(struct staging *s)
 {
+    s->spares = NULL; /* a record that was synced may come back with a power cut: its file must then be gone, not another's */
     while (fdatasync(s->fd) < 0)
         if (errno != EINTR)
             return -errno;
