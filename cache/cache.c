@@ -122,6 +122,8 @@ int cache_new(const struct cache_params *p, struct cache **ret)
     c->committed = p->committed;
     c->untagged_ttl_ns = p->untagged_ttl_ns;
     c->settle_ns = p->settle_ns ? p->settle_ns : SETTLE_NS;
+    c->on_conflict = p->on_conflict;
+    c->parted = p->parted;
     plan_limits_init(&c->limits, p->part_size, reserve - PAGE);
     c->disk = budget_new(disk - reserve);
     c->reserve = budget_new(reserve);
@@ -180,6 +182,7 @@ void cache_get_stats(struct cache *c, struct cache_stats *ret)
     ret->drafted_files = c->drafted_files;
     ret->commits = c->commits;
     ret->commit_errors = c->commit_errors;
+    ret->conflicts = c->conflicts;
     mutex_unlock(&c->lock);
 }
 

@@ -26,6 +26,13 @@ struct cache;
 struct cache_file;
 struct cache_handle;
 
+/* What a commit of written data does that meets someone else's version. */
+enum cache_conflict {
+    CACHE_CONFLICT_FAIL,      /* -ESTALE; it stays staged */
+    CACHE_CONFLICT_KEEP_BOTH, /* theirs stays, ours is stored beside it, and the file is that object from then on */
+    CACHE_CONFLICT_OVERWRITE, /* ours replaces theirs */
+};
+
 struct cache_params {
     struct store *store;      /* borrowed, outlives the cache */
     const char *dir;          /* of the journals (cache/journal.h), and their staging files; exists; copied */
@@ -43,6 +50,12 @@ struct cache_params {
     /* After a commit made `now` the file's base, before flush returns. same_content: only headers or key changed.
      * owner is the file's. No lock held. */
     void (*committed)(void *owner, const struct store_object *now, bool same_content);
+    /* The last two fail like the first where ours needs bytes of the version that is gone, and for the name of a rename
+     * (cache_file_stay()). Where the object was removed, both store ours under its name. */
+    enum cache_conflict on_conflict;
+    /* A commit stored the file at key, beside the one it was to have, which is someone else's: before committed() of it. No lock held;
+     * may be NULL. */
+    void (*parted)(void *owner, const char *bucket, const char *key);
 };
 
 int cache_new(const struct cache_params *p, struct cache **ret); /* -errno, logged */
@@ -67,6 +80,7 @@ struct cache_stats {
     uint64_t drafted_files; /* files of which it has a draft: a kill leaves what they had then in `recovered` */
     uint64_t uploading;    /* bytes of the commits and streams under way that are not yet in the bucket */
     uint64_t commits, commit_errors;
+    uint64_t conflicts; /* files that were stored beside someone else's */
     uint64_t read_hits, read_misses, bytes_fetched;
 };
 void cache_get_stats(struct cache *c, struct cache_stats *ret);
@@ -117,6 +131,9 @@ bool cache_file_is_at(struct cache_file *f, const char *bucket, const char *key)
  * Waits for a commit under way. The content stays (a clean file's next commit is a COPY of its base at the old key);
  * the old key is not deleted here. */
 int cache_file_retarget(struct cache_file *f, const char *bucket, const char *key, const char *expect, struct cancel *cancel);
+/* Until it is told otherwise, a commit that meets someone else's version fails: the file must get this name or none. With `stays`
+ * waits for a commit under way, after which the file may be at another key. */
+void cache_file_stay(struct cache_file *f, bool stays);
 /* The object was copied by someone else of ours (a directory rename): base and target become bucket/key with `now`, if the file is clean, no
  * commit is under way, and its base is the version from_etag that was copied; else -EAGAIN, and nothing is changed: retarget and flush it. */
 int cache_file_rebase(struct cache_file *f, const char *from_etag, const char *bucket, const char *key, const struct store_object *now);

@@ -21,6 +21,7 @@ struct commit {
     char *bucket, *key, *expect;
     struct file_base *base;
     bool data_dirty, headers_dirty, moved;
+    bool base_gone; /* its bytes are not to be had from the server; perhaps they are cached */
     uint64_t untagged_ns; /* of the base */
     struct staging *staging;
     uint64_t staging_number;

@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "base/workq.h"
 #include "cache/commit.h"
+#include "cache/conflict.h"
 #include "cache/draft.h"
 #include "cache/outcome.h"
 #include "cache/reader.h"
@@ -282,6 +283,7 @@ static void install_locked(struct commit *c, struct file_base *base)
     g_free(f->expect);
     f->expect = g_strdup(base->object.etag);
     f->conflict = false;
+    f->base_gone = false;
     install_content_locked(c);
     /* A stream's object has the headers of its beginning: the next commit brings the new ones. */
     f->headers_dirty = f->headers_gen > c->gen || !headers_equal(&c->now.headers, &c->headers);
@@ -318,7 +320,7 @@ static void call_committed(struct commit *c)
     mutex_unlock(&f->lock);
 }
 
-static void commit_succeeded(struct commit *c)
+static void commit_succeeded(struct commit *c, struct conflict *k)
 {
     struct cache_file *f = c->file;
     struct file_base *base = NULL, *old = NULL;
@@ -336,6 +338,7 @@ static void commit_succeeded(struct commit *c)
             read_cache_alias(c->cache->readers, old->bucket, old->key, old->object.etag, c->bucket,
                              c->key, c->now.etag);
         file_base_unref(old);
+        conflict_tell(c, k);
         call_committed(c);
         mutex_lock(&c->cache->lock);
         c->cache->commits++;
@@ -362,7 +365,7 @@ static void commit_succeeded(struct commit *c)
 }
 
 /* True when the commit should be tried again at once. */
-static bool commit_failed(struct commit *c, int err, bool *distrusted)
+static bool commit_failed(struct commit *c, int err, bool *distrusted, struct conflict *k)
 {
     struct cache_file *f = c->file;
     mutex_lock(&f->lock);
@@ -389,16 +392,13 @@ static bool commit_failed(struct commit *c, int err, bool *distrusted)
         f->failed_gen = c->gen;
         f->conflict = f->conflict || err == -ESTALE;
         f->err = err;
+        conflict_revert_locked(f, k);
         waiters_finish_locked(f, c->gen, err);
     }
     mutex_unlock(&f->lock);
     if (again)
         return true;
-    if (err == -ESTALE)
-        log_error("%s/%s was changed by someone else; what was written here stays staged and was "
-                  "not uploaded", c->bucket, c->key);
-    else
-        log_error_errno(err, "cannot commit %s/%s, its changes stay staged", c->bucket, c->key);
+    conflict_failed(c, k, err);
     mutex_lock(&c->cache->lock);
     c->cache->commit_errors++;
     mutex_unlock(&c->cache->lock);
@@ -412,6 +412,7 @@ static bool commit_once(struct cache_file *f)
 {
     bool done = false;
     bool distrusted = false;
+    struct conflict conflict = {0};
     for (bool again = true; again;) {
         struct commit c = {.file = f, .cache = f->cache};
         mutex_lock(&f->lock);
@@ -428,14 +429,17 @@ static bool commit_once(struct cache_file *f)
         mutex_unlock(&f->lock);
         if (may)
             r = orphan ? 0 : publish(&c);
-        again = false;
         done = r == 0;
+        if (r == -ESTALE)
+            r = conflict_resolve(&c, &conflict);
+        again = !done && r == 0;
         if (done)
-            commit_succeeded(&c);
-        else
-            again = commit_failed(&c, r, &distrusted);
+            commit_succeeded(&c, &conflict);
+        else if (!again)
+            again = commit_failed(&c, r, &distrusted, &conflict);
         commit_clear(&c);
     }
+    conflict_clear(&conflict);
     return done;
 }
 

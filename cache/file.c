@@ -532,6 +532,15 @@ int cache_file_retarget(struct cache_file *f, const char *bucket, const char *ke
     return r;
 }
 
+void cache_file_stay(struct cache_file *f, bool stays)
+{
+    mutex_lock(&f->lock);
+    f->stays = stays;
+    if (stays)
+        (void)settle_locked(f, false, NULL);
+    mutex_unlock(&f->lock);
+}
+
 int cache_file_rebase(struct cache_file *f, const char *from_etag, const char *bucket,
                       const char *key, const struct store_object *now)
 {

@@ -32,6 +32,8 @@ struct cache {
     struct plan_limits limits;
     uint64_t untagged_ttl_ns;
     uint64_t settle_ns;
+    enum cache_conflict on_conflict;
+    void (*parted)(void *owner, const char *bucket, const char *key);
     char *bucket;             /* NULL: of all */
     struct journal *journal;
     struct local_sync *local_sync;
@@ -57,7 +59,7 @@ struct cache {
     unsigned n_files;    /* lock: that are not freed yet */
     GQueue streams;      /* lock: cache_file* that have a stream */
     GHashTable *tagless; /* lock: set of buckets' names where tags cannot be read */
-    uint64_t dirty_files, sealed_files, drafted_files, commits, commit_errors; /* lock */
+    uint64_t dirty_files, sealed_files, drafted_files, commits, commit_errors, conflicts; /* lock */
 };
 
 /* A committed version. Immutable, refcounted. */
@@ -132,6 +134,8 @@ struct cache_file {
     GQueue waiters;      /* struct waiter* */
     uint64_t failed_gen; /* generation of the last commit that failed; 0 = none */
     bool conflict;       /* a commit met someone else's version, and none has succeeded since */
+    bool stays;          /* such a commit fails, whatever the cache does else: its name is about to be changed */
+    bool base_gone;      /* the server has the base's bytes no more */
     uint64_t err_seq;    /* rises with every failed commit */
     int err;             /* the last one's */
 };

@@ -480,7 +480,7 @@ static int publish_multipart(struct commit *c)
 static bool may_copy_parts(const struct commit *c)
 {
     bool streamed = c->n_done > 0 && stream_with_checksums(c->stream);
-    return c->caps.copy_part && (!streamed || c->caps.copy_into_checksum_mpu);
+    return c->caps.copy_part && !c->base_gone && (!streamed || c->caps.copy_into_checksum_mpu);
 }
 
 static int publish_planned(struct commit *c)

@@ -55,6 +55,7 @@ void seal_take_locked(struct commit *c)
     c->data_dirty = f->data_dirty;
     c->headers_dirty = f->headers_dirty;
     c->moved = f->moved;
+    c->base_gone = f->base_gone;
     if (f->staging) {
         c->staging = f->staging;
         staging_pin(f->staging, &c->pin);

@@ -30,6 +30,8 @@ struct world {
     unsigned hits;      /* lock: for hooks */
     unsigned committed; /* lock: callbacks */
     char *etag;         /* lock: of the last */
+    unsigned parted;    /* lock: callbacks */
+    char *beside;       /* lock: the last one's key */
 };
 
 struct world_params {
@@ -38,6 +40,7 @@ struct world_params {
     uint64_t disk; /* 0 = the least */
     unsigned uploads;
     uint64_t untagged_ttl_ns;
+    enum cache_conflict on_conflict;
 };
 
 static inline enum fake_action world_hooked(void *ctx, struct store_request *req, uint64_t *cut)
@@ -69,6 +72,17 @@ static inline void world_committed(void *owner, const struct store_object *now,
     mutex_unlock(&w->lock);
 }
 
+static inline void world_parted(void *owner, const char *bucket, const char *key)
+{
+    struct world *w = owner;
+    g_assert_cmpstr(bucket, ==, "b");
+    mutex_lock(&w->lock);
+    w->parted++;
+    g_free(w->beside);
+    w->beside = g_strdup(key);
+    mutex_unlock(&w->lock);
+}
+
 static inline struct world *world_new(uint64_t seed, const struct world_params *p)
 {
     struct world *w = g_new0(struct world, 1);
@@ -94,6 +108,8 @@ static inline struct world *world_new(uint64_t seed, const struct world_params *
         .untagged_ttl_ns = p->untagged_ttl_ns,
         .settle_ns = 1,
         .committed = world_committed,
+        .on_conflict = p->on_conflict,
+        .parted = world_parted,
     };
     g_assert_cmpint(cache_new(&cp, &w->cache), ==, 0);
     return w;
@@ -109,6 +125,7 @@ static inline void world_free(struct world *w)
     g_assert_cmpint(rmdir(w->dir), ==, 0);
     g_free(w->dir);
     g_free(w->etag);
+    g_free(w->beside);
     cond_fini(&w->changed);
     mutex_fini(&w->lock);
     g_free(w);
