@@ -113,6 +113,18 @@ bool cache_file_dirty(struct cache_file *f);      /* data, headers or key not ye
 bool cache_file_data_dirty(struct cache_file *f); /* data not yet committed */
 bool cache_file_conflicts(struct cache_file *f);  /* a commit met someone else's version, and none has succeeded since */
 bool cache_file_failed(struct cache_file *f);     /* its last commit failed, and nothing was written since */
+enum cache_state {
+    CACHE_CLEAN,     /* all of it is in the bucket */
+    CACHE_DIRTY,     /* some is not */
+    CACHE_UPLOADING, /* nor yet, and it is on its way: a commit, or a stream of what is still written */
+    CACHE_FAILED,    /* nor, by the last commit; nothing was written since, and none is under way */
+};
+struct cache_file_state {
+    enum cache_state state;
+    uint64_t done, total; /* UPLOADING: bytes of the file that the bucket has of the new version, and its size */
+    int err;              /* FAILED: -errno; -ESTALE: it met someone else's version, or its base is gone */
+};
+void cache_file_get_state(struct cache_file *f, struct cache_file_state *ret);
 /* Object headers (POSIX attributes among the user metadata) that the next commit writes. Copied. Marks the file dirty, unless they
  * are what the base has. */
 void cache_file_set_headers(struct cache_file *f, const struct store_headers *h);
@@ -145,6 +157,10 @@ bool cache_file_tags_end(struct cache_file *f, uint64_t begun);
 /* The name is gone: commits become no-ops that succeed, forever. With fetch_base the base's bytes that are
  * still needed are first brought into staging, so that open handles go on reading after the object is deleted. Waits for a commit under way. */
 int cache_file_orphan(struct cache_file *f, bool fetch_base, struct cancel *cancel);
+/* Throws away what was written and is not in the bucket: staged bytes, the journal's record, an upload of it. Waits for a commit under
+ * way, which may yet bring it there. The file is of no use after that: its handles read, write and flush -ESTALE (the last once each),
+ * and who wants the bucket's version makes another. 0; -ENODATA: nothing was uncommitted, and nothing is changed; -EINTR; -errno of the journal: as before. */
+int cache_file_discard(struct cache_file *f, struct cancel *cancel);
 /* The name stayed after all: what was uncommitted is so again. */
 void cache_file_unorphan(struct cache_file *f);
 

@@ -125,7 +125,7 @@ void cache_flush(struct cache_handle *h, struct cache_wait *w)
         mutex_unlock(&f->lock);
         return;
     }
-    int err = f->orphan ? 0 : committer_unseen_locked(h);
+    int err = f->orphan && !f->discarded ? 0 : committer_unseen_locked(h);
     mutex_unlock(&f->lock);
     w->done(w, err);
 }
@@ -173,6 +173,7 @@ static void begin_locked(struct commit *c)
     struct cache_file *f = c->file;
     f->commit = COMMIT_RUNNING;
     f->publishing = true;
+    f->sent = 0;
     f->commits_begun++;
     seal_take_locked(c);
     f->sealed_gen = c->gen;

@@ -231,6 +231,15 @@ void conflict_tell(struct commit *c, struct conflict *k)
     mutex_unlock(&cache->lock);
 }
 
+void cache_file_stay(struct cache_file *f, bool stays)
+{
+    mutex_lock(&f->lock);
+    f->stays = stays;
+    while (stays && f->commit != COMMIT_IDLE)
+        cond_wait(&f->changed, &f->lock);
+    mutex_unlock(&f->lock);
+}
+
 void conflict_clear(struct conflict *k)
 {
     g_free(k->key);

@@ -532,15 +532,6 @@ int cache_file_retarget(struct cache_file *f, const char *bucket, const char *ke
     return r;
 }
 
-void cache_file_stay(struct cache_file *f, bool stays)
-{
-    mutex_lock(&f->lock);
-    f->stays = stays;
-    if (stays)
-        (void)settle_locked(f, false, NULL);
-    mutex_unlock(&f->lock);
-}
-
 int cache_file_rebase(struct cache_file *f, const char *from_etag, const char *bucket,
                       const char *key, const struct store_object *now)
 {
@@ -603,7 +594,7 @@ static int make_local_locked(struct cache_file *f, bool fetch_base, struct cance
 }
 
 /* No replay may bring it back: before the object is deleted. */
-static int orphan_locked(struct cache_file *f)
+int file_orphan_locked(struct cache_file *f)
 {
     f->orphan = true;
     mutex_unlock(&f->lock);
@@ -626,7 +617,7 @@ int cache_file_orphan(struct cache_file *f, bool fetch_base, struct cancel *canc
     if (r == 0) {
         r = make_local_locked(f, fetch_base, cancel);
         if (r == 0)
-            r = orphan_locked(f);
+            r = file_orphan_locked(f);
         file_count_locked(f);
         file_leave_locked(f);
     }

@@ -87,6 +87,7 @@ struct cache_file {
     bool dead;    /* no user is left: owner must not be called */
     bool calling; /* committed() runs */
     bool orphan;
+    bool discarded; /* an orphan without content */
     bool counted; /* among the cache's dirty files */
 
     char *bucket, *key, *expect; /* where the next commit goes */
@@ -129,6 +130,7 @@ struct cache_file {
 
     enum commit_state commit;
     uint64_t sealed_gen; /* while RUNNING */
+    uint64_t sent;       /* while RUNNING: bytes of the content that the bucket has */
     bool publishing;     /* a sealed content is on its way: neither installed yet nor refused */
     GPtrArray *attempts; /* outcome.c: changed by the running commit alone; NULL: none */
     GQueue waiters;      /* struct waiter* */
@@ -180,6 +182,8 @@ void file_recorded_locked(struct cache_file *f, bool recorded);
 void file_drafted_locked(struct cache_file *f, bool drafted);
 /* Unpins and frees; NULL is fine. Disk. */
 void file_pin_free(struct staging_pin *pin);
+/* Nothing of it is committed any more, by whatever mount; its upload is aborted. No commit is under way. Unlocks; disk. */
+int file_orphan_locked(struct cache_file *f);
 /* A new one without content or owner. */
 struct cache_file *file_new(struct cache *c, struct journal *j, uint64_t number, const char *bucket, const char *key);
 

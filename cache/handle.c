@@ -364,8 +364,8 @@ static void read_start(struct read *rd)
     uint64_t size = extents_size(f->map), off = rd->r->off;
     rd->off = off;
     rd->n = off < size ? (size_t)MIN(rd->r->len, size - off) : 0;
-    if (rd->cancelled || rd->n == 0) {
-        int err = rd->cancelled ? -EINTR : 0;
+    if (rd->cancelled || f->discarded || rd->n == 0) {
+        int err = rd->cancelled ? -EINTR : f->discarded ? -ESTALE : 0;
         mutex_unlock(&f->lock);
         read_end(rd, err, NULL, 0);
         return;

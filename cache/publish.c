@@ -275,6 +275,7 @@ static void piece_finish(void *arg)
     mutex_lock(&f->lock);
     p->part.etag = etag;
     p->part.checksum = checksum;
+    f->sent += err == 0 ? p->part.size : 0;
     if (err < 0 && c->err == 0) {
         c->err = err;
         c->cls = cls;
@@ -311,6 +312,9 @@ static int piece_start(struct multi *m, struct piece *p, const struct plan_part 
     if (how->how == PLAN_KEEP) {
         p->part.etag = g_strdup(stream_part_etag(c->stream, how->number));
         p->part.checksum = stream_part_checksum(c->stream, how->number);
+        mutex_lock(&c->file->lock);
+        c->file->sent += how->len;
+        mutex_unlock(&c->file->lock);
         return 0;
     }
     struct store_request *req = &p->up.req;

@@ -573,6 +573,16 @@ GHashTable *stream_tags(const struct stream *s)
     return s->tags;
 }
 
+uint64_t stream_bytes(const struct stream *s)
+{
+    uint64_t n = 0;
+    for (unsigned i = 0; i < s->parts->len; i++) {
+        const struct part *part = s->parts->pdata[i];
+        n += part->state == PART_ACKED && !part->stale ? part->len : 0;
+    }
+    return n;
+}
+
 size_t stream_parts(const struct stream *s, struct plan_done **ret_done)
 {
     struct plan_done *done = g_new0(struct plan_done, s->parts->len + 1);

@@ -47,6 +47,7 @@ const char *stream_upload_id(const struct stream *s); /* NULL: there is none */
 const char *stream_uuid(const struct stream *s);
 const struct store_headers *stream_headers(const struct stream *s);
 GHashTable *stream_tags(const struct stream *s); /* that its upload was created with; NULL: none */
+uint64_t stream_bytes(const struct stream *s); /* of parts that are there and not stale */
 size_t stream_parts(const struct stream *s, struct plan_done **ret_done); /* g_free */
 /* Whether the upload was created with_checksums (s3/store.h). */
 bool stream_with_checksums(const struct stream *s);

@@ -112,6 +112,8 @@ static uint64_t size_max_locked(struct cache_file *f)
 static int write_locked(struct cache_file *f, const void *buf, size_t n, uint64_t off, bool append,
                         struct cancel *cancel)
 {
+    if (f->discarded)
+        return -ESTALE;
     for (;;) {
         uint64_t at = append ? extents_size(f->map) : off, src;
         uint64_t max = size_max_locked(f);
@@ -186,6 +188,8 @@ static void truncate_to_locked(struct cache_file *f, uint64_t size)
 
 static int truncate_locked(struct cache_file *f, uint64_t size, struct cancel *cancel)
 {
+    if (f->discarded)
+        return -ESTALE;
     if (size > size_max_locked(f))
         return -EFBIG;
     /* What was sealed must not lose its upload. */

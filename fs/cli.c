@@ -27,6 +27,7 @@ static const struct command {
     {"status", "[MNT]", "what a mount is doing; without MNT, which mounts there are", cli_status},
     {"sync", "[PATH | SOURCE]", "wait until everything written is in the bucket", cli_sync},
     {"recover", "[save | discard]", "what was being written when a mount was killed", cli_recover},
+    {"discard", "PATH...", "give up what was written to files and is not in the bucket", cli_discard},
     {"query", "[MNT] [CONDITION...]", "list videos by their facts", cli_query},
     {"scan", "PATH...", "look into every media file below PATH, so that query knows it", cli_scan},
 };
@@ -45,7 +46,7 @@ static void print_usage(FILE *out)
 
 static int unknown_command(const char *name)
 {
-    log_error("there is no subcommand \"%s\"; there are: mount, umount, status, sync, recover, query, scan",
+    log_error("there is no subcommand \"%s\"; there are: mount, umount, status, sync, discard, recover, query, scan",
               name);
     return CLI_USAGE;
 }

@@ -23,6 +23,7 @@ int cli_umount(int argc, char **argv);
 int cli_status(int argc, char **argv);
 int cli_sync(int argc, char **argv);
 int cli_recover(int argc, char **argv);
+int cli_discard(int argc, char **argv);
 int cli_query(int argc, char **argv);
 int cli_scan(int argc, char **argv);
 
@@ -43,7 +44,7 @@ int cli_read_config(struct config *c, const char *conf, char **options, const ch
 int cli_find_mount(const char *path, char **ret_mountpoint, char **ret_below);
 /* Absolute, without symbolic links. 0 or -errno. A dead mount resolves too. */
 int cli_resolve(const char *path, char **ret);
-/* Has the daemon bring things into the bucket ("sync" or "drain"): progress goes to stdout, each file that failed to stderr. As
+/* Has the daemon bring things into the bucket ("sync" or "drain"), or give one up ("discard"): progress goes to stdout, each file that failed to stderr. As
  * control_call. */
 int cli_drain(const char *mountpoint, const char *command, const char *arg);
 /* A line of that, to be shown: progress is a struct cli_progress. */

@@ -38,6 +38,12 @@ static const struct config_name commit_names[] = {
     {"background", CONFIG_COMMIT_BACKGROUND},
     {NULL},
 };
+static const struct config_name conflict_names[] = {
+    {"keep-both", CONFIG_CONFLICT_KEEP_BOTH},
+    {"overwrite", CONFIG_CONFLICT_OVERWRITE},
+    {"fail", CONFIG_CONFLICT_FAIL},
+    {NULL},
+};
 
 static const struct config_name level_names[] = {
     {"error", LOG_ERR}, {"warning", LOG_WARNING}, {"notice", LOG_NOTICE},
@@ -102,6 +108,12 @@ const struct config_option config_options[] = {
     {"local_sync", "Cache", CONFIG_DURATION, AT(local_sync_ns), "5s", .min = SECOND / 10, .max = 3600 * SECOND,
      .help = "After this time what was closed, and is not in the bucket yet, is synced to the disk of cache_dir: a power cut loses no more "
              "than that. A daemon that is killed loses nothing of it at any time."},
+    {"on_conflict", "Cache", CONFIG_ENUM, AT(on_conflict), "keep-both", .names = conflict_names,
+     .help = "When somebody else has changed an object since the version that was written to here. keep-both: theirs keeps the name, "
+             "ours is stored beside it as \"name (conflict DATE TIME).ext\", close and fsync return 0, and the log and `mlopsfs status` "
+             "tell. overwrite: ours replaces theirs. fail: close and fsync return ESTALE, and ours stays in cache_dir. So it does in all "
+             "three where ours has bytes of the version that is gone and they are not at hand: no file is made of two versions. `mlopsfs "
+             "discard` gives it up."},
 
     {"attr_ttl", "Attributes", CONFIG_DURATION, AT(attr_ttl_ns), "1s", .max = DAY,
      .help = "How long the attributes of a file are believed before the server is asked again."},

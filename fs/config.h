@@ -14,6 +14,8 @@
 
 enum config_addressing { CONFIG_ADDRESSING_AUTO, CONFIG_ADDRESSING_PATH, CONFIG_ADDRESSING_VIRTUAL };
 enum config_commit { CONFIG_COMMIT_CLOSE, CONFIG_COMMIT_BACKGROUND };
+enum config_fsync { CONFIG_FSYNC_BUCKET, CONFIG_FSYNC_LOCAL };
+enum config_conflict { CONFIG_CONFLICT_FAIL, CONFIG_CONFLICT_KEEP_BOTH, CONFIG_CONFLICT_OVERWRITE }; /* as enum cache_conflict */
 
 #define CONFIG_RECOVERED "recovered" /* in cache_dir: cache/recovered.h */
 
@@ -40,6 +42,8 @@ struct config {
     uint64_t part_size;    /* bytes; 0 = the schedule's */
     unsigned uploads;
     int commit;            /* enum config_commit */
+    int fsync;             /* enum config_fsync */
+    int on_conflict;       /* enum config_conflict */
     /* attributes */
     uint64_t attr_ttl_ns, dir_ttl_ns;
     uint64_t local_sync_ns;

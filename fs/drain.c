@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/workq.h"
 #include "cache/cache.h"
+#include "fs/advice.h"
 #include "fs/inode.h"
 #include "fs/namespace.h"
 
@@ -34,32 +35,13 @@ struct item {
     struct cache_file *file;
 };
 
-/* What became of a file that could not be committed, and what helps. */
-static const char *advice(int r)
-{
-    switch (r) {
-    case -ESTALE:
-        return "somebody else has changed the object meanwhile, and theirs was not overwritten. What was written here is still in the "
-               "mount: copy it elsewhere while it can be read; then remove it, which leaves theirs, or write it whole again, which "
-               "replaces theirs";
-    case -EACCES:
-    case -EPERM:
-        return "the server refuses it: check the credentials and the bucket's policy, and try again; it stays in the mount meanwhile";
-    case -ENOSPC:
-    case -EDQUOT:
-        return "there is no room for it: make some, and try again; it stays in the mount meanwhile";
-    default:
-        return "it could not be stored: the log says more. It stays in the mount: try again, or copy it elsewhere";
-    }
-}
-
 static void note_failure(struct drain *d, struct inode *i, int r)
 {
     g_autofree char *path = inode_path(i);
 
     g_strdelimit(path, "\n", '?'); /* one line each */
     mutex_lock(&d->lock);
-    g_string_append_printf(d->failed, DRAIN_FAILED "%s/%s: %s (%s)\n", d->mountpoint, path, advice(r), g_strerror(-r));
+    g_string_append_printf(d->failed, DRAIN_FAILED "%s/%s: %s (%s)\n", d->mountpoint, path, advice_for(r), g_strerror(-r));
     if (!d->err)
         d->err = r;
     mutex_unlock(&d->lock);

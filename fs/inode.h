@@ -43,6 +43,7 @@ struct inode {
     struct store_headers headers; /* all headers of that version; attr's metadata among them are refreshed on use */
     uint64_t fresh_ns;            /* mono: attributes were true then; 0 = must be asked for */
     bool unlinked;                /* its name was removed by us */
+    bool discarded;               /* and what it had was thrown away: only handles are left of it */
     bool moving;                  /* is being renamed: what the bucket says of either name is no news until that is over */
     bool has_marker;              /* directories: the object "key/" is known to exist */
     unsigned own;                 /* files, ATTR_*: set here and not committed yet; a new look at the bucket leaves them alone */

@@ -386,13 +386,16 @@ int ns_refresh(struct fs *fs, struct inode *i, struct cancel *cancel)
     g_autofree char *bucket = NULL, *key = NULL;
     _cleanup_object_ struct store_object o = {0};
     uint64_t changes, now = clock_mono_ns();
-    bool known, attached = inode_attached(i);
+    bool known, discarded, attached = inode_attached(i);
     int r;
 
     mutex_lock(&i->lock);
     known = is_local_locked(i) || fresh(i->fresh_ns, fs->config->attr_ttl_ns) || i->unlinked;
     changes = i->changes;
+    discarded = i->discarded;
     mutex_unlock(&i->lock);
+    if (discarded)
+        return -ESTALE; /* the kernel looks the name up again */
     if (known || !attached)
         return 0; /* what has no name any more stays as it was */
     r = inode_key(i, &bucket, &key);

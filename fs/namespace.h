@@ -52,6 +52,8 @@ int ns_file_get(struct fs *fs, struct inode *i, struct cache_file **ret);
 void ns_file_put(struct inode *i);
 /* A file just made that could not be committed: it is not there. */
 void ns_discard(struct inode *i);
+/* What the file had uncommitted was thrown away: its name is looked up anew. */
+void ns_discarded(struct inode *i);
 /* Nobody waits: commits what the file has uncommitted, unless it is open for writing. Called while the caller still uses it. */
 void ns_commit_later(struct fs *fs, struct inode *i, struct cache_file *f);
 /* Nobody knows of the file yet, which an earlier mount left: commits it. */
@@ -67,6 +69,9 @@ bool ns_attr_is_old(struct fs *fs, struct inode *i, struct cache_file *f);
 void ns_push_known_attr(struct inode *i, struct cache_file *f);
 /* A commit of ours made `now` this inode's version: cache_params.committed. owner is the inode. */
 void ns_committed(void *owner, const struct store_object *now, bool same_content);
+/* A commit met someone else's version and stored the file beside it: cache_params.parted. The inode gets that name; its old one is
+ * looked up anew, and gives another inode. */
+void ns_parted(void *owner, const char *bucket, const char *key);
 
 /* A directory is about to lose its last known entry: makes its marker if it has none, so that it does not vanish. */
 int ns_keep_directory(struct fs *fs, struct inode *dir, const char *losing_key, struct cancel *cancel);

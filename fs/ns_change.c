@@ -423,7 +423,7 @@ int ns_unlink(struct fs *fs, struct inode *dir, const char *name, struct cancel 
     r = ns_orphan(i, cancel);
     if (r < 0)
         return r;
-    r = ns_keep_directory(fs, dir, key, cancel);
+    r = ns_is_named(i, name) ? ns_keep_directory(fs, dir, key, cancel) : -ESTALE; /* the kernel looks the name up again */
     if (r == 0 && in_bucket)
         r = failed ? ns_delete_known(fs, bucket, key, etag, cancel) : ns_delete_object(fs, bucket, key, cancel);
     if (r < 0) {
@@ -433,11 +433,8 @@ int ns_unlink(struct fs *fs, struct inode *dir, const char *name, struct cancel 
     ns_mark_unlinked(i);
     ns_note(dir, name, NULL);
     ns_touch_dir(dir);
-    if (failed) { /* the name may be there still, as someone else's */
-        mutex_lock(&dir->lock);
-        ns_forget_listing_locked(dir);
-        mutex_unlock(&dir->lock);
-    }
+    if (failed)
+        ns_forget_listing(dir); /* the name may be there still, as someone else's */
     (void)catalog_forget(fs->catalog, bucket, key);
     return 0;
 }

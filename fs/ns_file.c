@@ -12,6 +12,7 @@
 #include "cache/cache.h"
 #include "catalog/catalog.h"
 #include "fs/commits.h"
+#include "fs/listing.h"
 #include "fs/ns_private.h"
 #include "fs/video.h"
 
@@ -51,7 +52,7 @@ int ns_file_get(struct fs *fs, struct inode *i, struct cache_file **ret)
         inode_pin(i); /* for the file, if it comes to be: pins are taken before the inode's lock */
         mutex_lock(&i->lock);
         had = i->file != NULL;
-        there = had || (attached && i->etag);
+        there = !i->discarded && (had || (attached && i->etag));
         done = there && file_at_locked(fs, i, bucket, key, changes);
         if (done)
             i->users++;
@@ -220,4 +221,54 @@ void ns_committed(void *owner, const struct store_object *now, bool same_content
     if (inode_parent(i, &parent, &name))
         ns_note(parent, name, i);
     video_written(fs, i);
+}
+
+void ns_forget_listing(struct inode *dir)
+{
+    struct listing *l;
+
+    mutex_lock(&dir->lock);
+    dir->changes++;
+    l = g_steal_pointer(&dir->listing);
+    mutex_unlock(&dir->lock);
+    listing_unref(l);
+}
+
+bool ns_is_named(struct inode *i, const char *name)
+{
+    g_autofree char *now = inode_name(i);
+
+    return !strcmp(now, name);
+}
+
+void ns_parted(void *owner, const char *bucket, const char *key)
+{
+    struct inode *i = owner;
+    _cleanup_inode_ struct inode *dir = NULL;
+    g_autofree char *old = NULL;
+    const char *slash = strrchr(key, '/');
+
+    (void)bucket;
+    mutex_lock(&i->lock);
+    i->changes++;
+    mutex_unlock(&i->lock);
+    if (!inode_parent(i, &dir, &old))
+        return; /* its name is another's already */
+    inode_move(i, dir, slash ? slash + 1 : key);
+    ns_forget_listing(dir);
+    ns_touch_dir(dir);
+}
+
+void ns_discarded(struct inode *i)
+{
+    _cleanup_inode_ struct inode *dir = NULL;
+    g_autofree char *name = NULL;
+    bool named = inode_parent(i, &dir, &name);
+
+    mutex_lock(&i->lock);
+    i->discarded = true;
+    mutex_unlock(&i->lock);
+    ns_mark_unlinked(i);
+    if (named)
+        ns_forget_listing(dir);
 }

@@ -35,4 +35,8 @@ void ns_mark_unlinked(struct inode *i);
 void ns_forget_listing_locked(struct inode *dir);
 /* -ENOTEMPTY when the bucket, or we, have anything below dir (NULL: nothing that we know of) but its own marker. */
 int ns_check_empty(struct fs *fs, struct inode *dir, const char *bucket, const char *key, struct cancel *cancel);
+/* What we know of dir's entries is not what is there. */
+void ns_forget_listing(struct inode *dir);
+/* i had this name when it was looked up. False: a commit has parted it from its name meanwhile. */
+bool ns_is_named(struct inode *i, const char *name);
 void ns_touch_dir(struct inode *dir); /* its entries changed just now */

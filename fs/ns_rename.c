@@ -539,8 +539,13 @@ static int rename_run(void *arg)
             ns_file_put(n->inode);
         return r;
     }
-    r = f ? rename_file(n->fs, n->inode, f, n->dir, n->to_dir, n->to_name, n->over)
-          : rename_dir(n->fs, n->inode, n->dir, n->to_dir, n->to_name, n->over);
+    if (f)
+        cache_file_stay(f, true); /* a commit must not part it from its name meanwhile */
+    r = f && !ns_is_named(n->inode, n->name) ? -ESTALE
+        : f ? rename_file(n->fs, n->inode, f, n->dir, n->to_dir, n->to_name, n->over)
+            : rename_dir(n->fs, n->inode, n->dir, n->to_dir, n->to_name, n->over);
+    if (f)
+        cache_file_stay(f, false);
     end_moving(n->inode);
     if (f)
         ns_file_put(n->inode);

@@ -15,7 +15,7 @@ static bool in_use(struct inode *i)
     bool used;
 
     mutex_lock(&i->lock);
-    used = i->users > 0;
+    used = i->users > 0 && !i->discarded;
     mutex_unlock(&i->lock);
     return used;
 }

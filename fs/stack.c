@@ -5,6 +5,7 @@
  */
 #include "fs/stack.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 #include <linux/magic.h>
@@ -198,6 +199,9 @@ static int open_probes(struct fs *fs, const struct config *c)
     return 0;
 }
 
+static_assert((int)CONFIG_CONFLICT_FAIL == CACHE_CONFLICT_FAIL && (int)CONFIG_CONFLICT_KEEP_BOTH == CACHE_CONFLICT_KEEP_BOTH &&
+              (int)CONFIG_CONFLICT_OVERWRITE == CACHE_CONFLICT_OVERWRITE);
+
 static int open_cache(struct fs *fs, const struct config *c, const char *staging)
 {
     g_autofree char *recovered = g_build_filename(c->cache_dir, CONFIG_RECOVERED, NULL);
@@ -214,6 +218,8 @@ static int open_cache(struct fs *fs, const struct config *c, const char *staging
         .local_sync_ns = c->local_sync_ns,
         .untagged_ttl_ns = c->attr_ttl_ns,
         .committed = ns_committed,
+        .on_conflict = (enum cache_conflict)c->on_conflict,
+        .parted = ns_parted,
     };
 
     return cache_new(&p, &fs->cache) < 0 ? EXIT_OTHER : 0;

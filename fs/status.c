@@ -10,6 +10,8 @@
 
 #include "base/clock.h"
 #include "cache/cache.h"
+#include "fs/advice.h"
+#include "fs/discard.h"
 #include "fs/drain.h"
 #include "fs/inode.h"
 #include "s3/stats.h"
@@ -34,10 +36,11 @@ static void print_cache(struct fs *fs, FILE *out)
     struct cache_stats st;
 
     cache_get_stats(fs->cache, &st);
-    fprintf(out, "staged %llu\nuploading %llu\ndirty_files %llu\nsealed_files %llu\nunsynced_files %llu\ndrafted_files %llu\ncommits %llu\ncommit_errors %llu\n",
+    fprintf(out, "staged %llu\nuploading %llu\ndirty_files %llu\nsealed_files %llu\nunsynced_files %llu\ndrafted_files %llu\ncommits %llu\ncommit_errors %llu\nconflicts %llu\n",
             (unsigned long long)st.staged, (unsigned long long)st.uploading, (unsigned long long)st.dirty_files,
             (unsigned long long)st.sealed_files, (unsigned long long)st.unsynced_files, (unsigned long long)st.drafted_files,
-            (unsigned long long)st.commits, (unsigned long long)st.commit_errors);
+            (unsigned long long)st.commits, (unsigned long long)st.commit_errors,
+            (unsigned long long)st.conflicts);
     fprintf(out, "block_hits %llu\nblock_misses %llu\nbytes_fetched %llu\n", (unsigned long long)st.read_hits,
             (unsigned long long)st.read_misses, (unsigned long long)st.bytes_fetched);
 }
@@ -48,16 +51,20 @@ static void print_dirty(struct fs *fs, FILE *out)
 
     for (guint n = 0; n < all->len; n++) {
         struct inode *i = all->pdata[n];
-        bool dirty, open;
+        struct cache_file_state st = {.state = CACHE_CLEAN};
+        bool open;
 
         mutex_lock(&i->lock);
-        dirty = i->file && !i->unlinked && cache_file_dirty(i->file);
+        if (i->file && !i->unlinked)
+            cache_file_get_state(i->file, &st);
         open = i->handles > 0;
         mutex_unlock(&i->lock);
-        if (dirty) {
+        if (st.state != CACHE_CLEAN) {
             g_autofree char *path = inode_path(i);
 
             fprintf(out, "dirty %s %s\n", open ? "open" : "closed", path);
+            if (st.state == CACHE_FAILED)
+                fprintf(out, "failed %s: %s (%s)\n", path, advice_for(st.err), g_strerror(-st.err));
         }
     }
 }
@@ -109,6 +116,8 @@ int status_handle(void *ctx, const char *command, const char *arg, FILE *reply)
         return print_catalog(fs, reply);
     if (!strcmp(command, "sync"))
         return drain(fs, arg, false, reply);
+    if (!strcmp(command, "discard"))
+        return discard_run(fs, arg, reply) < 0 ? -EREMOTEIO : 0;
     if (!strcmp(command, "drain"))
         return drain(fs, "", true, reply);
     return -EINVAL;

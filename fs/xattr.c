@@ -9,6 +9,7 @@
 
 #include "cache/cache.h"
 #include "catalog/catalog.h"
+#include "fs/advice.h"
 #include "fs/namespace.h"
 #include "fs/tags.h"
 #include "fs/video.h"
@@ -45,10 +46,30 @@ static int get_video(struct fs *fs, struct inode *i, const char *fact, struct ca
     return r;
 }
 
+/* As in user.s3.state. g_free. */
+static char *state_of(struct cache_file *f)
+{
+    struct cache_file_state st;
+
+    cache_file_get_state(f, &st);
+    switch (st.state) {
+    case CACHE_CLEAN:
+        break;
+    case CACHE_DIRTY:
+        return g_strdup("dirty");
+    case CACHE_UPLOADING:
+        return g_strdup_printf("uploading %u%%", st.total ? (unsigned)((double)st.done / (double)st.total * 100) : 0);
+    case CACHE_FAILED:
+        return g_strdup_printf("failed: %s (%s)", advice_for(st.err), g_strerror(-st.err));
+    }
+    return g_strdup("clean");
+}
+
 static const char *const s3_names[] = {"bucket", "content_type", "etag", "key", "state", "storage_class", NULL};
 
 static int get_s3(struct inode *i, const char *bucket, const char *key, const char *name, char **ret)
 {
+    g_autofree char *own = NULL;
     const char *value = NULL;
 
     mutex_lock(&i->lock);
@@ -62,8 +83,8 @@ static int get_s3(struct inode *i, const char *bucket, const char *key, const ch
         value = i->headers.content_type;
     else if (!strcmp(name, "storage_class"))
         value = i->etag ? (i->storage_class ? i->storage_class : "STANDARD") : NULL;
-    else if (!strcmp(name, "state"))
-        value = i->is_dir ? NULL : i->file && cache_file_dirty(i->file) ? "dirty" : "clean";
+    else if (!strcmp(name, "state") && !i->is_dir)
+        value = own = i->file ? state_of(i->file) : g_strdup("clean");
     *ret = g_strdup(value);
     mutex_unlock(&i->lock);
     return *ret ? 0 : -ENODATA;

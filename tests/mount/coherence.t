@@ -8,7 +8,7 @@
 needs_mount
 needs_foreign
 store_up
-mnt_up attr_ttl=0s dir_ttl=0s || bail_out "no mount"
+mnt_up attr_ttl=0s dir_ttl=0s on_conflict=fail || bail_out "no mount"
 
 n=8000000
 gen 1 $n >"$T/v1"
@@ -76,10 +76,10 @@ old_handle() { # NAME OLD NEW
     ok $? "$1: no mixed bytes, and a new handle gives the new ones: $(tail -n 1 "$T/reader.out")"
 }
 s3_put obj "$T/v1"
-mnt_again attr_ttl=0s dir_ttl=0s
+mnt_again attr_ttl=0s dir_ttl=0s on_conflict=fail
 old_handle "same size" "$T/v1" "$T/v2"
 like "$(tail -n 1 "$T/reader.out")" "ESTALE [1-9]" "what was not read before is ESTALE"
-mnt_again attr_ttl=0s dir_ttl=0s
+mnt_again attr_ttl=0s dir_ttl=0s on_conflict=fail
 old_handle "shorter" "$T/v2" "$T/v3"
 mnt_again attr_ttl=1h dir_ttl=1h
 stat "$MNT/obj" >/dev/null
@@ -91,7 +91,7 @@ else
     fail "with an old attribute in the cache, an open gives the new version or ESTALE"
     diag "$(ls -l "$T/o" "$T/v1"; cat "$T/e")"
 fi
-mnt_again attr_ttl=0s dir_ttl=0s
+mnt_again attr_ttl=0s dir_ttl=0s on_conflict=fail
 
 # The object goes away under the handle.
 exec {fd}<"$MNT/obj"
@@ -278,7 +278,7 @@ ok $? "a new content type is seen"
 cmd_ok "chmod" chmod 640 "$MNT/lu.txt"
 is "$(headers lu.txt) $(s3_header lu.txt x-amz-meta-mode)" "red x text/special 33184" "keeps it, and the other client's metadata"
 
-mnt_again attr_ttl=0s dir_ttl=0s
+mnt_again attr_ttl=0s dir_ttl=0s on_conflict=fail
 stat "$MNT/lu.txt" >/dev/null
 ls -l "$MNT" >/dev/null
 paint lu.txt green y
