@@ -14,13 +14,14 @@ void cache_file_get_state(struct cache_file *f, struct cache_file_state *ret)
     *ret = (struct cache_file_state){.state = CACHE_CLEAN};
     mutex_lock(&f->lock);
     uint64_t streamed = f->stream ? stream_bytes(f->stream) : 0;
+    bool failed = f->failed_gen != 0 && f->failed_gen == f->gen;
     if (!file_dirty_locked(f)) {
         ; /* clean, also while a commit tells of its end */
-    } else if (f->commit == COMMIT_RUNNING || streamed > 0) {
+    } else if (f->publishing || (streamed > 0 && !failed)) {
         ret->state = CACHE_UPLOADING;
         ret->total = extents_size(f->map);
-        ret->done = MIN(MAX(f->commit == COMMIT_RUNNING ? f->sent : 0, streamed), ret->total);
-    } else if (f->failed_gen != 0 && f->failed_gen == f->gen) {
+        ret->done = MIN(MAX(f->publishing ? f->sent : 0, streamed), ret->total);
+    } else if (failed) {
         ret->state = CACHE_FAILED;
         ret->err = f->err;
     } else {
@@ -38,7 +39,7 @@ static struct staging *drop_content_locked(struct cache_file *f)
     uint64_t size = extents_size(f->map); /* stays: else who reads would take it for the end */
     extents_truncate(f->map, 0);
     extents_truncate(f->map, size);
-    return f->staging ? staging_ref(f->staging) : NULL;
+    return g_steal_pointer(&f->staging); /* entered: nobody fills it */
 }
 
 int cache_file_discard(struct cache_file *f, struct cancel *cancel)
@@ -60,8 +61,7 @@ int cache_file_discard(struct cache_file *f, struct cancel *cancel)
     }
     mutex_unlock(&f->lock);
     cancel_unwatch(cancel, &watch);
-    if (s)
-        cache_squeeze(f->cache, s, false);
     staging_unref(s);
+    cache_event(f->cache);
     return r;
 }

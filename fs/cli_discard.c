@@ -31,14 +31,17 @@ int cli_discard(int argc, char **argv)
     if (!cli_parse(argc, argv, entries, "PATH...",
                    "Throws away what was written to the file PATH in a mount and is not in the bucket, for good and without\n"
                    "asking. The file is what the bucket has then; one that is not in the bucket is gone. What is in the\n"
-                   "bucket is never touched. Programs that have the file open get ESTALE until they open it again.",
+                   "bucket is never touched. Programs that have the file open get ESTALE when they read, write or sync it, until they open it again.",
                    NULL))
         return CLI_USAGE;
     if (!rest) {
         log_error("discard takes files in a mount, such as: mlopsfs discard /mnt/videos/clip.mp4");
         return CLI_USAGE;
     }
-    for (char **path = rest; *path; path++)
-        code = MAX(code, discard_one(*path));
+    for (char **path = rest; *path; path++) {
+        int one = discard_one(*path);
+
+        code = MAX(code, one);
+    }
     return code;
 }
