@@ -51,6 +51,15 @@ int db_exec(sqlite3 *db, const char *sql)
     return db_errno(sqlite3_exec(db, sql, NULL, NULL, NULL));
 }
 
+int db_sync(sqlite3 *db)
+{
+    sqlite3_file *wal = NULL; /* what is in the database proper was synced when it was brought there */
+    int rc = sqlite3_file_control(db, "main", SQLITE_FCNTL_JOURNAL_POINTER, &wal);
+    if (rc == SQLITE_OK && wal && wal->pMethods)
+        rc = wal->pMethods->xSync(wal, SQLITE_SYNC_NORMAL);
+    return db_errno(rc);
+}
+
 int db_prepare(sqlite3 *db, const char *sql, sqlite3_stmt **ret)
 {
     return db_errno(sqlite3_prepare_v2(db, sql, -1, ret, NULL));

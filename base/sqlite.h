@@ -24,6 +24,8 @@ enum db_flags {
 int db_open(const char *path, enum db_flags flags, const char *const *migrations, size_t n, sqlite3 **ret);
 void db_close(sqlite3 *db); /* NULL is fine */
 int db_exec(sqlite3 *db, const char *sql); /* 0 or -errno */
+/* What was committed is on the disk, and survives a power cut, when this returns. 0 or -errno. */
+int db_sync(sqlite3 *db);
 /* A prepared statement that the caller finalizes (g_autoptr(sqlite3_stmt)). */
 int db_prepare(sqlite3 *db, const char *sql, sqlite3_stmt **ret);
 /* The same for sql that lives on: prepared once and kept in `kept` (by its address), reset and without bindings each time. Borrowed. Not

@@ -202,6 +202,9 @@ void cache_flush(struct cache_handle *h, struct cache_wait *w);
 int cache_seal(struct cache_handle *h, struct cancel *cancel);
 /* The same without a handle, which is told of no earlier error. */
 int cache_file_seal(struct cache_file *f, struct cancel *cancel);
+/* As cache_seal(), and the sealed bytes and their record are on the disk: they survive a power cut too. What is in the bucket by then need
+ * not be. */
+int cache_seal_synced(struct cache_handle *h, struct cancel *cancel);
 /* Stops waiting (the commit goes on): true and done never runs, or false and done has run or is about to. */
 bool cache_flush_cancel(struct cache_handle *h, struct cache_wait *w);
 /* cache_flush() and its cancelling without a handle: of no earlier error is told. False: there is nothing to commit, and done does not run. */

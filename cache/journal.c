@@ -344,8 +344,7 @@ int journal_sync(struct journal *j)
     if (r < 0)
         return r;
     mutex_lock(&j->lock);
-    /* PASSIVE syncs the log before it copies from it, and the database before the log is used from its beginning again. */
-    r = db_errno(sqlite3_wal_checkpoint_v2(j->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL));
+    r = db_sync(j->db);
     mutex_unlock(&j->lock);
     return r;
 }

@@ -316,6 +316,12 @@ int cache_seal(struct cache_handle *h, struct cancel *cancel)
     return r < 0 ? r : unseen;
 }
 
+int cache_seal_synced(struct cache_handle *h, struct cancel *cancel)
+{
+    int r = cache_seal(h, cancel);
+    return r < 0 ? r : local_sync_file(h->file->cache->local_sync, h->file);
+}
+
 /* ---- drafts, and what goes to `recovered` ---- */
 
 static bool wants_draft_locked(const struct cache_file *f)

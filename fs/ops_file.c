@@ -374,13 +374,13 @@ static void flush(fuse_req_t req, struct handle *h)
     parked_arm(p);
 }
 
-static void seal(fuse_req_t req, struct handle *h)
+static void seal(fuse_req_t req, struct handle *h, int (*how)(struct cache_handle *h, struct cancel *cancel))
 {
     struct call c;
 
     call_begin(&c, req);
     ns_push_known_attr(h->inode, h->file);
-    reply_err(&c, cache_seal(h->data, c.cancel));
+    reply_err(&c, how(h->data, c.cancel));
 }
 
 void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -391,13 +391,18 @@ void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     if (!h->writable)
         reply_parked_err(req, 0); /* what others wrote is theirs to publish */
     else if (h->fs->config->commit == CONFIG_COMMIT_BACKGROUND)
-        seal(req, h);
+        seal(req, h, cache_seal);
     else
         flush(req, h);
 }
 
 void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
+    struct handle *h = handle_of(fi);
+
     (void)ino, (void)datasync;
-    flush(req, handle_of(fi));
+    if (h->fs->config->fsync == CONFIG_FSYNC_LOCAL)
+        seal(req, h, cache_seal_synced);
+    else
+        flush(req, h);
 }

@@ -152,4 +152,24 @@ like "$(state "$MNT/slow")" '^uploading [0-9]+%$' "also while the server stands 
 kill -CONT "$server_pid"
 wait $copy
 is "$?:$(state "$MNT/slow")" 0:clean "to its end"
+
+# ---- fsync=local ----
+
+mnt_again fsync=local op_timeout=600s
+hold "$MNT/synced"
+kill -STOP "$server_pid"
+is "$(tell fsync)" "done" "fsync=local returns while the server stands still"
+is "$(tell more)" "done" "what is written after it"
+mnt_kill
+release
+kill -CONT "$server_pid"
+mnt_up || bail_out "no mount"
+cmd_ok "the next mount" "$MLOPSFS_BIN" sync "$MNT"
+is "$(s3_get synced)" ours "brings what was synced into the bucket, and no more"
+mnt_again fsync=local
+hold "$MNT/later"
+is "$(tell fsync)" "done" "synced here"
+is "$(mnt_status sealed_files):$(s3_exists later && echo there)" "1:" "not there"
+release
+is "$(s3_get later)" ours "after close it is there"
 done_testing
