@@ -33,7 +33,8 @@ like "$("$bin" --version)" '^mlopsfs [0-9]+\.[0-9]+\.[0-9]+$' "--version"
 is "$("$bin" --dump-conf)" "$(<"$TOP/mlopsfs.conf")" "mlopsfs.conf is the table's"
 "$bin" >"$T/out" 2>"$T/err"
 is "$?" 1 "no arguments"
-says 1 '"discard"; there are: mount, umount, status, sync, recover, query, scan' "a subcommand that there is not" discard
+says 1 '"warm"; there are: mount, umount, status, sync, discard, recover, query, scan' "a subcommand that there is not" warm
+says 1 "discard takes files" "discard of nothing" discard
 says 1 "-x" "an option that there is not" umount -x
 says 1 "umount takes one mount point" "umount of nothing" umount
 says 1 "umount takes one mount point" "umount of two" umount a b
