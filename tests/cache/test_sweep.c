@@ -9,6 +9,7 @@
 #include "base/sqlite.h"
 #include "cache/file.h"
 #include "cache/journal.h"
+#include "cache/sweep.h"
 #include "tests/cache/world.h"
 
 #define HOUR_NS (3600 * NSEC_PER_SEC)
@@ -88,6 +89,28 @@ static void test_lost_and_repeated(void)
     world_set_hook(w, lose_first);
     commit(w, "k", 3 * PART);
     g_assert_cmpuint(count(w, STORE_MPU_CREATE), ==, 2);
+    wait_swept(w);
+    g_assert_cmpuint(fake_store_uploads(w->fake), ==, 0);
+    world_free(w);
+}
+
+static enum fake_action fail_first(struct world *w, struct store_request *req)
+{
+    return lose_first(w, req) == FAKE_GO ? FAKE_GO : FAKE_FAIL;
+}
+
+/* A creation takes effect after it was given up, and looked for in vain. */
+static void test_late(void)
+{
+    struct world *w = plain();
+    w->cache->settle_ns = HOUR_NS;
+    world_set_hook(w, fail_first);
+    commit(w, "k", 3 * PART);
+    while (count(w, STORE_MPU_LIST) == 0)
+        g_thread_yield();
+    fake_store_wait_idle(w->fake);
+    g_free(begin_upload(w, "k"));
+    sweep_lost(w->cache->sweep);
     wait_swept(w);
     g_assert_cmpuint(fake_store_uploads(w->fake), ==, 0);
     world_free(w);
@@ -305,6 +328,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/sweep/lost", test_lost);
     g_test_add_func("/sweep/lost-and-repeated", test_lost_and_repeated);
+    g_test_add_func("/sweep/late", test_late);
     g_test_add_func("/sweep/answered", test_answered);
     g_test_add_func("/sweep/others", test_others);
     g_test_add_func("/sweep/clocks", test_clocks);
