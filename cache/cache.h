@@ -63,7 +63,7 @@ void cache_free(struct cache *c);                                 /* no file is 
 
 /* Takes over what earlier mounts sealed and did not bring into the bucket. For each file, which is dirty and which nobody else knows
  * yet: adopted() returns whether it took the reference; if not, it is committed in the background. Uploads that belong to nothing
- * are aborted there. What was written and not sealed goes to
+ * are aborted there, also those whose creation was not answered (cache/sweep.h). What was written and not sealed goes to
  * `recovered`; of each such file a line is logged. Blocks on the disk, not on the network; once, before the files are used. */
 int cache_adopt(struct cache *c, bool (*adopted)(void *ctx, struct cache_file *f), void *ctx); /* -errno, logged */
 /* How many files' bytes it could not take over, and has put into `recovered`: unsealed ones, and sealed ones that cannot be read. */
