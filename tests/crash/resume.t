@@ -12,8 +12,8 @@ start_toxiproxy
 size=$(bytes "${MLOPSFS_TEST_RESUME:-400M}") part=$((8 << 20))
 parts=$(((size + part - 1) / part)) uploads=4
 through=http://$(toxi_proxy s3 "127.0.0.1:$server_port")
-# So slow that there is a half: each connection does this much.
-toxi_add s3 bandwidth upstream "{\"rate\":$((size / 1024 / 8 / uploads))}"
+# So slow that it is sealed before half of it is there: 32 MiB/s.
+toxi_add s3 bandwidth upstream "{\"rate\":$((32768 / uploads))}"
 up() { S3_ENDPOINT=$through mnt_up commit=background part_size=8M uploads=$uploads "disk=$((size * 3 / 2))"; }
 up || bail_out "no mount"
 export S3_MAX_TIME=600
@@ -25,14 +25,14 @@ is "$(mnt_status sealed_files)" 1 "it is sealed"
 # What is under way at the kill is lost, and counted.
 half=$((parts / 2 + uploads + 1))
 half_is_there() { [ "$(mnt_status 'requests MPU_PART')" -ge $half ]; }
-wait_until 300 half_is_there
+wait_until 600 half_is_there
 ok $? "half of it goes up"
 mnt_kill
 id=$(uploading)
 is "$(wc -w <<<"$id")" 1 "its upload is unfinished"
 up || bail_out "no mount after the kill"
 clean() { [ "$(mnt_status dirty_files)" = 0 ]; }
-wait_until 300 clean
+wait_until 600 clean
 ok $? "the next mount brings it into the bucket"
 is "$(mnt_status 'requests MPU_CREATE')" "" "by the same upload"
 sent=$(mnt_status bytes_out)
