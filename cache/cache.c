@@ -27,7 +27,7 @@
 #define DELIVER_THREADS 2
 #define COMMIT_THREADS 256 /* each commit waits in one; they start when needed */
 #define UPLOADS_DEFAULT 16
-#define SPARES_MAX 64 /* staging files of small files: each commit gives one back and each new file takes one */
+#define SPARES_MAX 256 /* staging files of small files: each commit gives one back and each new file takes one */
 #define ARENA_MIN (8ULL << 20)
 #define BUFFERS_MIN (16ULL << 20)
 /* Staging must hold a part in the making, some under way, and a commit's scratch. */

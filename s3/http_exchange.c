@@ -13,6 +13,7 @@
 
 #define GET_BUFFER (256L << 10)
 #define PUT_BUFFER (256L << 10)
+#define SMALL_BODY (16L << 10) /* the least that curl allows: there may be hundreds of them */
 
 /* Replies */
 
@@ -222,9 +223,8 @@ static void set_method(struct http_exchange *x)
         curl_easy_setopt(e, CURLOPT_READDATA, x);
         curl_easy_setopt(e, CURLOPT_SEEKFUNCTION, on_rewind);
         curl_easy_setopt(e, CURLOPT_SEEKDATA, x);
-        if (http_exchange_body_size(x) > (64u << 10)) {
-            curl_easy_setopt(e, CURLOPT_UPLOAD_BUFFERSIZE, PUT_BUFFER);
-        }
+        bool big = http_exchange_body_size(x) > SMALL_BODY;
+        curl_easy_setopt(e, CURLOPT_UPLOAD_BUFFERSIZE, big ? PUT_BUFFER : SMALL_BODY);
     } else {
         curl_easy_setopt(e, CURLOPT_HTTPGET, 1L);
         curl_easy_setopt(e, CURLOPT_CUSTOMREQUEST, x->method);
