@@ -52,7 +52,7 @@ DIRS := base s3 cache catalog fs
 # Programs of their own; everything else in these folders goes into the folder's archive.
 PROGRAMS := fs/main.c catalog/mlopsfs-probe.c
 SRCS := $(wildcard $(DIRS:%=%/*.c))
-TEST_SRCS := $(wildcard tests/unit/*.c tests/store/*.c tests/cache/*.c tests/catalog/*.c tests/fs/*.c tests/bench/*.c)
+TEST_SRCS := $(wildcard tests/unit/*.c tests/store/*.c tests/cache/*.c tests/catalog/*.c tests/fs/*.c tests/mount/*.c tests/bench/*.c)
 TEST_LIB_SRCS := $(wildcard tests/lib/*.c)
 TESTS := $(TEST_SRCS:%.c=$(BUILD)/%)
 
@@ -115,6 +115,7 @@ $(eval $(call test_rule,store,$(LINK_s3)))
 $(eval $(call test_rule,cache,$(LINK_cache)))
 $(eval $(call test_rule,catalog,$(LINK_catalog)))
 $(eval $(call test_rule,fs,$(LINK_fs)))
+$(eval $(call test_rule,mount,$(LINK_base)))
 $(eval $(call test_rule,bench,$(LINK_fs)))
 
 tests: all $(TESTS)
