@@ -145,6 +145,8 @@ static int set_file_attr(struct fs *fs, struct inode *i, const struct attr *a, u
             mutex_unlock(&i->lock);
             cache_file_set_headers(f, &h);
         }
+        if (r == 0 && pending)
+            ns_commit_abandoned(i, f); /* a commit under way does not have it, and perhaps nobody else comes */
     }
     ns_file_put(i);
     return r;

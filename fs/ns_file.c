@@ -111,7 +111,7 @@ void ns_commit_later(struct fs *fs, struct inode *i, struct cache_file *f)
     bool wanted;
 
     mutex_lock(&i->lock);
-    wanted = !i->unlinked && i->writers == 0 && cache_file_data_dirty(f) && !cache_file_failed(f);
+    wanted = !i->unlinked && i->writers == 0 && cache_file_dirty(f) && !cache_file_failed(f);
     if (wanted)
         i->users++;
     mutex_unlock(&i->lock);

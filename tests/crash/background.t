@@ -72,6 +72,21 @@ gen 1 300000 >"$T/one"
 is "$(s3_sha small)" "$(sha "$T/one")" "the small one"
 is "$(s3_sha one)" "$(sha "$T/one")" "what was open is as it was"
 
+# What is changed by name after the close, while a commit is on its way, comes behind it.
+writer cut "$T/one" go.cut
+writer mode "$T/one" go.mode
+kill -STOP "$server_pid"
+for f in cut mode; do : >"$T/go.$f"; done
+cmd_ok "two files are sealed" wait_until 60 status_is sealed_files 2
+cmd_ok "and under way" wait_until 60 eval '[ "$(mnt_status uploading)" -gt 0 ]'
+end_writers
+cmd_ok "one is truncated by name" python3 -c 'import os, sys; os.truncate(sys.argv[1], 1000)' "$MNT/cut"
+cmd_ok "one gets another mode" chmod 600 "$MNT/mode"
+kill -CONT "$server_pid"
+cmd_ok "all comes into the bucket by itself" wait_until 60 clean
+is "$(s3_get cut | wc -c)" 1000 "as long as it is now"
+is "$(s3_header mode x-amz-meta-mode)" "$((0100600))" "with its mode"
+
 # It fails for a while, and is tried again.
 writer later "$T/one" go.later
 kill -STOP "$server_pid"
