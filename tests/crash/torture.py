@@ -4,19 +4,23 @@
 torture.py work MOUNT STATE SEED PID   processes that work on files of MOUNT; after some operations kill -9 for PID, or not: SEED decides.
                                        Prints "killed" or "finished".
 torture.py view MOUNT STATE            notes what the mount shows
-torture.py check STATE BUCKET          compares the bucket and that with what they may be; ends uploads that are left
+torture.py check STATE BUCKET CACHE    compares the bucket and that with what they may be; ends uploads that are left. All is in the bucket by
+                                       now, so the journals below CACHE must be empty
 
 STATE is a directory: `journal` has a line for each call whose return promises something (close, fsync, rename, unlink) before it is made
-("I", the intent, with the content that the file has) and one after it has returned ("A", or "E": it failed for itself). So whatever may be in
+("I", the intent, with the content that the file has) and one after it has returned ("A", or "E": it failed for itself); lines "O" are for people. So whatever may be in
 the bucket after the kill is known: what the last acknowledged call sealed, or what a call under way would have. `objects` is the bucket as the
 last check left it, from which the next work goes on; `kept.json` says which is which. Each file belongs to one process."""
+import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
 import random
 import select
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -26,6 +30,8 @@ import xml.etree.ElementTree as E
 from concurrent.futures import ThreadPoolExecutor
 
 ABSENT = "absent"
+# A kill in the middle of a rename may leave the old object at the old name, beside what was being renamed at the new one.
+RENAMES_ARE_WHOLE = False
 NAMES = ["a", "b", "c", "d/a", "d/b", "d/c"]
 SMALL = 300_000
 PROBE = ".mlopsfs-probe-"  # what a kill in the middle of finding out what the server can do leaves
@@ -107,7 +113,7 @@ class Worker:
         except OSError as e:
             self.note("E", id=n, op=op, error=e.strerror, **fields)
             raise
-        self.note("A", id=n)
+        self.note("A", id=n, op=op, key=fields["key"])
 
     def bytes(self, n):
         out = bytearray()
@@ -138,6 +144,7 @@ class Worker:
             return False
         elif flags != os.O_RDONLY and self.r.random() < 0.2:
             flags |= os.O_TRUNC
+        self.note("O", key=key, text="open %o" % flags)
         fd = self.call(os.open, self.path(key), flags, 0o644)
         f = f or self.add(key, File(b""))
         if flags & os.O_TRUNC:
@@ -146,6 +153,7 @@ class Worker:
 
     def put(self, f, h, data, at):
         done = 0
+        self.note("O", key=f.name, text="write %d%s" % (len(data), " at the end" if h[2] else " at %d" % at))
         while done < len(data):
             if h[2]:
                 at, n = len(f.data), self.call(os.write, h[0], data[done:])
@@ -184,6 +192,7 @@ class Worker:
         size = self.r.choice([0, self.r.randrange(len(f.data) + 1), len(f.data) + self.r.randrange(50000)])
         data = f.data[:size] + bytes(max(0, size - len(f.data)))
         if any(h[1] for h in f.handles) and self.r.random() < 0.7:
+            self.note("O", key=f.name, text="ftruncate %d" % size)
             self.call(os.ftruncate, self.writer(f)[0], size)
         else:
             self.promise("truncate", os.truncate, self.path(f.name), size, key=f.name, hash=digest(data))
@@ -204,12 +213,12 @@ class Worker:
 
         def sync(fd):
             try:
-                self.promise("fsync", os.fsync, fd, key=f.name, hash=digest(f.data), states=True)
+                self.promise("fsync", os.fsync, fd, key=f.name, hash=digest(before), states=True)
             except (OSError, Killed) as e:
                 failed.append(e)
 
-        t = threading.Thread(target=sync, args=(self.writer(f)[0],))
         before = bytes(f.data)
+        t = threading.Thread(target=sync, args=(self.writer(f)[0],))
         self.note("S", key=f.name, hash=digest(before))
         t.start()
         try:
@@ -305,7 +314,7 @@ class Worker:
             self.finish()
         except Killed:
             pass
-        except (OSError, AssertionError) as e:
+        except Exception as e:  # whatever it is, it is to be known
             self.note("X", text="%s: %s" % (type(e).__name__, e))
 
 
@@ -380,6 +389,8 @@ def curl(requests):
 def answer(state, path, method="GET"):
     out = os.path.join(state, "answer")
     code = curl([(path, method, out)])
+    if code == ["404"]:
+        return []  # an upload that has just ended
     if code != ["200"]:
         sys.exit("%s %s: %s" % (method, path, code))
     root = E.parse(out).getroot()
@@ -418,11 +429,11 @@ def fetch(state, bucket):
 
 
 def uploads(state, bucket):
-    """(key, id, number of parts) of each upload that is under way."""
+    """(key, number of parts, its path) of each upload that is under way."""
     found = [(u.findtext("Key"), u.findtext("UploadId")) for u in answer(state, bucket + "?uploads=") if u.tag == "Upload"]
     for key, upload in found:
         path = "%s/%s?uploadId=%s" % (bucket, urllib.parse.quote(key), urllib.parse.quote(upload, safe=""))
-        yield key, upload, sum(e.tag == "Part" for e in answer(state, path)), path
+        yield key, sum(e.tag == "Part" for e in answer(state, path)), path
 
 
 # ---- what may be there ----
@@ -430,6 +441,7 @@ def uploads(state, bucket):
 class Model:
     def __init__(self, state):
         self.legal = {k: {o["hash"]} for k, o in load(state).items()}
+        self.ever = {k: set(v) for k, v in self.legal.items()}
         self.pending, self.states, self.renames, self.errors = {}, {}, {}, []
         self.lines = []
         try:
@@ -448,12 +460,17 @@ class Model:
         if e["k"] == "I":
             self.pending[e["w"], e["id"]] = e
             self.intent(e, key)
+            self.ever.setdefault(key, set()).add(e.get("hash"))
+            if e["op"] == "rename":
+                self.ever.setdefault(e["to"], set()).add(e["hash"])
         elif e["k"] == "S":
             self.states.setdefault(key, set()).add(e["hash"])
             if any(p.get("states") and p["key"] == key for p in self.pending.values()):
                 self.of(key).add(e["hash"])
         elif e["k"] == "A":
             self.acknowledged(self.pending.pop((e["w"], e["id"])))
+        elif e["k"] == "O":
+            pass  # for people
         elif e["k"] == "E":
             self.errors.append("%s of %s failed: %s" % (e["op"], key, e["error"]))
             self.renames.pop((e["w"], e["id"]), None)
@@ -484,10 +501,14 @@ class Model:
             self.legal[key] = {e["hash"]} | (self.states.get(key, set()) if e.get("states") else set())
         self.states.pop(key, None)
 
+    def is_left(self, key, got, there):
+        return not RENAMES_ARE_WHOLE and any(
+            key == old and got in self.ever[key] and there.get(to) in content for old, to, content, _ in self.renames.values())
+
     def wrong(self, who, there):
         for key in sorted(self.legal.keys() | there.keys()):
             got = there.get(key, ABSENT)
-            if got not in self.of(key):
+            if got not in self.of(key) and not self.is_left(key, got, there):
                 yield key, "%s: %s is %s, and may be %s" % (who, key, got, " or ".join(sorted(self.of(key))))
         for key, to, content, before in self.renames.values():
             gone, arrived = there.get(key, ABSENT) == ABSENT, there.get(to, ABSENT) in content
@@ -495,7 +516,26 @@ class Model:
                 yield key, "%s: neither %s nor %s has what was being renamed" % (who, key, to)
 
 
-def check(state, bucket):
+def recorded(cache):
+    """What the journals have yet, a line each."""
+    for name in glob.glob(os.path.join(cache, "**", "journal.db"), recursive=True):
+        with contextlib.closing(sqlite3.connect("file:%s?mode=ro" % urllib.parse.quote(name), uri=True)) as db:
+            for file, gen, key, flags in db.execute("SELECT file, gen, key, flags FROM seals"):
+                yield "a seal of %s: file %d, generation %d, flags %d" % (key.decode(), file, gen, flags)
+            for file, key in db.execute("SELECT file, key FROM uploads"):
+                yield "an upload of %s: file %d" % (key.decode(), file)
+
+
+def soon(seconds, fn, *args):
+    """What fn lists, once it is nothing, or after that time."""
+    end = time.monotonic() + seconds
+    left = list(fn(*args))
+    while left and time.monotonic() < end:
+        left = list(fn(*args))
+    return left
+
+
+def check(state, bucket, cache):
     model = Model(state)
     there = fetch(state, bucket)
     with open(os.path.join(state, "view.json")) as f:
@@ -504,13 +544,9 @@ def check(state, bucket):
     bad += list(model.wrong("the mount", seen)) + list(model.wrong("the bucket", there))
     bad += [(k, "%s: the mount showed %s, the bucket got %s" % (k, seen.get(k, ABSENT), there.get(k, ABSENT)))
             for k in sorted(seen.keys() | there.keys()) if seen.get(k) != there.get(k)]
-    # What the mount ends, it ends soon.
-    end = time.monotonic() + 10
-    left = list(uploads(state, bucket))
-    while any(n for _, _, n, _ in left) and time.monotonic() < end:
-        left = list(uploads(state, bucket))
-    for key, _, n, path in left:
-        if n:
+    bad += [(None, "the journal has %s" % line) for line in soon(20, recorded, cache)]
+    for key, n, path in soon(1, uploads, state, bucket):
+        if n and not key.startswith(PROBE):
             bad.append((key, "an upload of %s with %d parts is left" % (key, n)))
         else:
             print("left over: an upload of %s" % key)
@@ -518,7 +554,7 @@ def check(state, bucket):
     for _, text in bad:
         print("WRONG %s" % text)
     keys = {k for k, _ in bad if k}
-    for line in [line for line in model.lines if not keys or any('"%s"' % k in line for k in keys) or '"A"' in line][-60:] if bad else []:
+    for line in [line for line in model.lines if not keys or any('"%s"' % k in line for k in keys)][-60:] if bad else []:
         print("  " + line.rstrip())
     if not bad:
         os.rename(os.path.join(state, "journal"), os.path.join(state, "journal.last")) if model.lines else None
@@ -532,4 +568,4 @@ if __name__ == "__main__":
     elif sys.argv[1] == "view":
         view(sys.argv[2], sys.argv[3])
     else:
-        check(sys.argv[2], sys.argv[3])
+        check(sys.argv[2], sys.argv[3], sys.argv[4])

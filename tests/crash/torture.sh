@@ -20,7 +20,7 @@ torture_mount() { # SEED
 }
 
 
-torture_clean() { [ "$(mnt_status dirty_files)" = 0 ]; }
+torture_clean() { [ "$(mnt_status dirty_files) $(mnt_status sealed_files)" = "0 0" ]; }
 torture_wait() { # WHAT
     wait_until 120 torture_clean && return 0
     diag "$1: not all comes into the bucket by itself: $("$MLOPSFS_BIN" status "$MNT" 2>&1 | head -n 30)"
@@ -43,7 +43,7 @@ torture_round() { # SEED
     torture_mount $((seed + 2)) || return 1
     torture_python view "$MNT" "$torture_state" || rc=1
     torture_wait "after the kill" || rc=1
-    out=$(torture_python check "$torture_state" "$S3_BUCKET" 2>&1) || rc=1
+    out=$(torture_python check "$torture_state" "$S3_BUCKET" "$T/cache" 2>&1) || rc=1
     torture_left=$((torture_left + $(grep -c '^left over' <<<"$out")))
     [ $rc = 0 ] || diag "round $seed, after $said: $out"
     return $rc

@@ -8,8 +8,9 @@ needs_foreign
 store_up
 . "$TOP/tests/crash/torture.sh"
 diag "MLOPSFS_SEED=$MLOPSFS_SEED"
+rounds=${TORTURE_ROUNDS:-$(sanitized && echo 5 || echo 20)} # scripts/torture
 torture_mount "$MLOPSFS_SEED" || bail_out "no mount"
-for ((n = 0; n < ${TORTURE_ROUNDS:-25}; n++)); do
+for ((n = 0; n < rounds; n++)); do
     seed=$((MLOPSFS_SEED + n * 101))
     torture_round "$seed"
     rc=$?

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Random operations on files, compared with copies in memory (fsx.c); then after remounts, and on from there.
+# FSX_OPERATIONS: how many in all, about (scripts/torture).
 . "$(dirname "$0")/../lib/tap.sh"
 . "$TOP/tests/lib/servers.sh"
 . "$TOP/tests/lib/mount.sh"
@@ -9,12 +10,12 @@ store_up
 mnt_up part_size=5M || bail_out "no mount"
 diag "MLOPSFS_SEED=$MLOPSFS_SEED"
 fsx=$(dirname "$MLOPSFS_BIN")/tests/mount/fsx
-n=$(sanitized && echo 3000 || echo 12000)
+n=$(($(sanitized && echo 6000 || echo "${FSX_OPERATIONS:-24000}") / 2))
 run() { # NAME SEED ARGUMENTS…: in a directory of that name
     local name=$1 seed=$2
     shift 2
     mkdir -p "$MNT/$name" "$T/want/$name"
-    cmd_ok "$name, seed $seed" timeout 300 "$fsx" -S "$seed" -s "$T/want/$name" "$@" "$MNT/$name"
+    cmd_ok "$name, seed $seed" timeout $((300 + n / 20)) "$fsx" -S "$seed" -s "$T/want/$name" "$@" "$MNT/$name"
 }
 same() {
     mnt_again part_size=5M "$@"
