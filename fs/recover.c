@@ -76,7 +76,7 @@ static void attach(struct fs *fs, struct inode *i, struct cache_file *f, const c
 static bool adopted(void *ctx, struct cache_file *f)
 {
     struct fs *fs = ctx;
-    g_autofree char *bucket = NULL, *key = NULL, *etag = NULL, *path = NULL;
+    g_autofree char *bucket = NULL, *key = NULL, *etag = NULL;
     g_auto(GStrv) names = NULL;
     _cleanup_inode_ struct inode *dir = inode_root(fs->inodes), *i = NULL;
     guint n;
