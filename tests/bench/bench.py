@@ -13,6 +13,7 @@ import http.client
 import json
 import os
 import platform
+import re
 import select
 import shutil
 import signal
@@ -26,6 +27,8 @@ MIB = 1 << 20
 PIECE = 16 * MIB
 TMP, SHM = os.environ.get("BENCH_TMP", ""), os.environ.get("BENCH_SHM", "")
 PEERS = ("s3fs", "rclone")
+SMALL = 4096  # bytes of a small file
+SMALL_PARALLEL = "32"
 MEMORY = 256 * MIB  # the option's default; what stands in MLOPSFS_OPTIONS wins
 MEMORY_OVER = 50 * MIB  # code, stacks, and what is no cache
 
@@ -38,7 +41,7 @@ class Store:
         self.access, self.secret = os.environ["S3_ACCESS_KEY"], os.environ["S3_SECRET_KEY"]
         self.bucket = os.environ["S3_BUCKET"]
 
-    def presign(self, method, key):
+    def presign(self, method, key, more=()):
         now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
         scope = "%s/us-east-1/s3/aws4_request" % now[:8]
         path = "/%s/%s" % (self.bucket, urllib.parse.quote(key))
@@ -49,6 +52,7 @@ class Store:
                 ("X-Amz-Date", now),
                 ("X-Amz-Expires", "3600"),
                 ("X-Amz-SignedHeaders", "host"),
+                *sorted(more),
             ]
         )
         text = "\n".join([method, path, query, "host:" + self.endpoint.netloc, "", "host", "UNSIGNED-PAYLOAD"])
@@ -62,9 +66,9 @@ class Store:
     def url(self, method, key):
         return "%s://%s%s" % (self.endpoint.scheme, self.endpoint.netloc, self.presign(method, key))
 
-    def request(self, method, key, body=None, headers=None):
+    def request(self, method, key, body=None, headers=None, more=()):
         c = http.client.HTTPConnection(self.endpoint.netloc, timeout=300)
-        c.request(method, self.presign(method, key), body=body, headers=headers or {})
+        c.request(method, self.presign(method, key, more), body=body, headers=headers or {})
         return c, c.getresponse()
 
     def put(self, key, path):
@@ -88,6 +92,19 @@ class Store:
             h.update(data)
         c.close()
         return h.hexdigest()
+
+    def small(self, prefix):
+        """The keys below prefix that have the size of a small file."""
+        keys, after = [], ""
+        while True:
+            c, r = self.request("GET", "", more=[("list-type", "2"), ("prefix", prefix), ("start-after", after)])
+            page = r.read().decode()
+            c.close()
+            found = re.findall(r"<Key>([^<]*)</Key>.*?<Size>(\d+)</Size>", page, re.S)
+            keys += [k for k, size in found if int(size) == SMALL]
+            if "<IsTruncated>true" not in page:
+                return keys
+            after = found[-1][0]
 
     def delete(self, key):
         c, r = self.request("DELETE", key)
@@ -226,8 +243,33 @@ class Mount:
         return (*cell, right)
 
 
+    def settle(self):
+        """Asks the mount to bring all into the bucket, where it can be asked."""
+
+    def small(self, source, prefix, count, sha):
+        self.up()
+        try:
+            cpu = self.cpu()
+            t = time.monotonic()
+            subprocess.run(["cp", "-r", source, "%s/%s" % (self.mnt, prefix)], check=True)
+            returned = time.monotonic() - t
+            self.settle()
+            while len(self.store.small(prefix + "/")) < count:
+                if time.monotonic() - t > 600:
+                    raise RuntimeError("%s: the objects do not come" % self.name)
+                breath(0.05)
+            t = time.monotonic() - t
+            cell = (t, self.cpu() - cpu, self.peak())
+        finally:
+            self.down()
+        return (*cell, small_right(self.store, prefix, sha), returned)
+
+
 class Mlopsfs(Mount):
     name = "mlopsfs"
+
+    def settle(self):
+        subprocess.run([os.environ["MLOPSFS_BIN"], "sync", self.mnt], check=True, stdout=subprocess.DEVNULL)
 
     def command(self):
         options = "cache_dir=" + self.cache
@@ -299,17 +341,40 @@ def run_measured(argv, stdin=None, env=None):
     return t, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, out
 
 
+def small_right(store, prefix, sha):
+    """Whether the small files are there, by count and by the bytes of one; removes them."""
+    keys = store.small(prefix + "/")
+    right = len(keys) == sha["count"] and all(store.sha(prefix + "/" + f) == s for f, s in sha["some"].items())
+    for key in keys:
+        store.delete(key)
+    store.delete(prefix + "/")
+    return right
+
+
 class Curl:
-    """Eight transfers at once, of 16 MiB each."""
+    """Eight transfers at once, of 16 MiB each; of small files 32 at once, over connections that stay."""
 
     name = "curl"
 
     def __init__(self, store):
         self.store = store
 
-    def curl(self, blocks):
+    def curl(self, blocks, parallel="8"):
         config = "next\n".join("".join('%s = "%s"\n' % o for o in b) for b in blocks)
-        return run_measured(["curl", "-q", "-sS", "--no-progress-meter", "-f", "-Z", "--parallel-immediate", "--parallel-max", "8", "-K", "-"], config)
+        return run_measured(["curl", "-q", "-sS", "--no-progress-meter", "-f", "-Z", "--parallel-max", parallel, "-K", "-"], config)
+
+    def small(self, source, prefix, count, sha):
+        blocks = [
+            [
+                ("url", self.store.url("PUT", "%s/%s" % (prefix, f))),
+                ("upload-file", "%s/%s" % (source, f)),
+                ("header", "Expect:"),
+                ("output", "/dev/null"),
+            ]
+            for f in sorted(os.listdir(source))
+        ]
+        cell = self.curl(blocks, SMALL_PARALLEL)[:3]
+        return (*cell, small_right(self.store, prefix, sha), cell[0])
 
     def read(self, key, size, sha):
         url = self.store.url("GET", key)
@@ -387,7 +452,9 @@ def arguments():
     p.add_argument("--size", type=parse_size, default=parse_size(os.environ.get("SIZE", "1G")), help="of the file (1G)")
     p.add_argument("--rounds", type=int, default=int(os.environ.get("N", "3")), help="of which the median counts (3; or N=)")
     p.add_argument("--only", help="contenders, separated by commas: mlopsfs, s3fs, rclone, curl, boto3")
-    p.add_argument("--work", default="read,write", help="read,write")
+    p.add_argument("--work", default="read,write", help="of read,write,small (read,write)")
+    p.add_argument("--count", type=int, default=1000, help="small files (1000)")
+    p.add_argument("--latency", metavar="MS", help="of each reply, by a proxy between all and the server")
     p.add_argument("--check", action="store_true", help="fail unless mlopsfs is 1.2 times as fast as the better of s3fs and rclone, with less CPU, and keeps to its memory")
     return p.parse_args()
 
@@ -410,10 +477,38 @@ def make_source(path, size):
         p.wait()
 
 
+def make_small(dir, count):
+    os.makedirs(dir)
+    for n in range(count):
+        with open("%s/f%06d" % (dir, n), "wb") as out:
+            out.write(os.urandom(SMALL))
+    some = ["f%06d" % n for n in {0, count // 2, count - 1}]
+    return {"count": count, "some": {f: file_sha("%s/%s" % (dir, f)) for f in some}}
+
+
+def run_cell(args, c, work, sources):
+    if work == "read":
+        return c.read("read-me", args.size, sources["sha"])
+    if work == "write":
+        return c.write(sources["big"], "write-me-" + c.name, args.size, sources["sha"])
+    return c.small(sources["small"], "small-" + c.name, args.count, sources["small_sha"])
+
+
+def amount(args, work):
+    """What a cell moves, in millions of bytes or in files."""
+    return args.count if work == "small" else args.size / 1e6
+
+
+UNIT = {"read": "MB/s", "write": "MB/s", "small": "files/s"}
+
+
 def measure(args, store, contenders):
     source = SHM + "/source"
     make_source(source, args.size)
     sha = file_sha(source)
+    sources = {"big": source, "sha": sha, "small": SHM + "/small"}
+    if "small" in args.work:
+        sources["small_sha"] = make_small(sources["small"], args.count)
     if "read" in args.work:
         store.put("read-me", source)
     cells = {}
@@ -426,12 +521,12 @@ def measure(args, store, contenders):
                 drop_caches()
                 touch_memory(args.size)
                 try:
-                    cell = c.read("read-me", args.size, sha) if work == "read" else c.write(source, "write-me-" + c.name, args.size, sha)
+                    cell = run_cell(args, c, work, sources)
                 except (RuntimeError, OSError, subprocess.CalledProcessError) as e:
                     print("failed: %s" % e, file=sys.stderr)
                     cells.setdefault((work, c.name), []).append(None)
                     continue
-                print("%.0f MB/s%s" % (args.size / 1e6 / cell[0], "" if cell[3] else ", WRONG BYTES"), file=sys.stderr)
+                print("%.0f %s%s" % (amount(args, work) / cell[0], UNIT[work], "" if cell[3] else ", WRONG BYTES"), file=sys.stderr)
                 cells.setdefault((work, c.name), []).append(cell)
     return cells
 
@@ -442,11 +537,13 @@ def summarize(args, cells):
         good = [c for c in all_cells if c]
         row = {"work": work, "contender": name, "rounds": len(all_cells), "failed": len(all_cells) - len(good)}
         if good:
-            row["mb_s"] = statistics.median(args.size / 1e6 / c[0] for c in good)
-            row["cpu_s_per_gib"] = statistics.median(c[1] for c in good) * (1 << 30) / args.size
+            row["per_s"] = statistics.median(amount(args, work) / c[0] for c in good)
+            row["cpu_s"] = statistics.median(c[1] for c in good) * (1 if work == "small" else (1 << 30) / args.size)
             row["peak_mib"] = statistics.median(c[2] for c in good) / MIB
             row["right"] = all(c[3] for c in good)
             row["cells"] = [{"seconds": c[0], "cpu_s": c[1], "peak": c[2], "right": c[3]} for c in good]
+            if work == "small":
+                row["returned_s"] = statistics.median(c[4] for c in good)  # cp(1)
         rows[work, name] = row
     return rows
 
@@ -454,29 +551,34 @@ def summarize(args, cells):
 def ratio(rows, work):
     """(mlopsfs / the faster peer, its name, CPU of mlopsfs / the lesser peer's), None where there is none."""
     ours = rows.get((work, "mlopsfs"), {})
-    peers = [rows[work, p] for p in PEERS if "mb_s" in rows.get((work, p), {})]
-    if "mb_s" not in ours or not peers:
+    peers = [rows[work, p] for p in PEERS if "per_s" in rows.get((work, p), {})]
+    if "per_s" not in ours or not peers:
         return None
-    best = max(peers, key=lambda r: r["mb_s"])
-    return ours["mb_s"] / best["mb_s"], best["contender"], ours["cpu_s_per_gib"] / max(0.001, min(r["cpu_s_per_gib"] for r in peers))
+    best = max(peers, key=lambda r: r["per_s"])
+    return ours["per_s"] / best["per_s"], best["contender"], ours["cpu_s"] / max(0.001, min(r["cpu_s"] for r in peers))
 
 
 def report(args, rows):
     size = "%g GiB" % (args.size / (1 << 30))
-    print("%-22s %-9s %8s %8s %12s %10s  %s" % ("", "", "MB/s", "of curl", "CPU s/GiB", "peak MiB", "sha256"))
     for work in args.work.split(","):
-        raw = rows.get((work, "curl"), {}).get("mb_s")
-        title = {"read": "read ", "write": "durable write "}[work] + size
-        for (w, name), r in sorted(rows.items(), key=lambda i: -i[1].get("mb_s", 0)):
+        cpu = "CPU s" if work == "small" else "CPU s/GiB"
+        print("%-22s %-9s %8s %8s %12s %10s  %s" % ("", "", UNIT[work], "of curl", cpu, "peak MiB", "sha256"))
+        raw = rows.get((work, "curl"), {}).get("per_s")
+        title = {"read": "read " + size, "write": "durable write " + size, "small": "cp of %d × 4 KiB" % args.count}[work]
+        if args.latency:
+            title = "%s ms: %s" % (args.latency, title)
+        for (w, name), r in sorted(rows.items(), key=lambda i: -i[1].get("per_s", 0)):
             if w != work:
                 continue
-            if "mb_s" not in r:
+            if "per_s" not in r:
                 print("%-22s %-9s %8s" % (title, name, "failed"))
             else:
-                share = "%.2f" % (r["mb_s"] / raw) if raw else "-"
+                share = "%.2f" % (r["per_s"] / raw) if raw else "-"
                 right = "equal" if r["right"] else "WRONG"
                 failed = ", %d of %d failed" % (r["failed"], r["rounds"]) if r["failed"] else ""
-                cells = (title, name, r["mb_s"], share, r["cpu_s_per_gib"], r["peak_mib"], right + failed)
+                if "returned_s" in r and name != "curl":
+                    right += ", cp returned after %.2f s" % r["returned_s"]
+                cells = (title, name, r["per_s"], share, r["cpu_s"], r["peak_mib"], right + failed)
                 print("%-22s %-9s %8.0f %8s %12.2f %10.0f  %s" % cells)
             title = ""
         if found := ratio(rows, work):
@@ -495,7 +597,7 @@ def verdict(args, rows):
     """1 when something is not as it should be, or was not measured."""
     bad = []
     for work in args.work.split(","):
-        absent = [n for n in ("mlopsfs", *PEERS) if "mb_s" not in rows.get((work, n), {})]
+        absent = [n for n in ("mlopsfs", *PEERS) if "per_s" not in rows.get((work, n), {})]
         if absent:
             bad.append("%s: %s not measured, so nothing is known" % (work, " and ".join(absent)))
             continue
@@ -533,7 +635,7 @@ def main():
                 c.down()
     report(args, rows)
     if args.json:
-        facts = {"size": args.size, "rounds": args.rounds, "cpus": os.cpu_count(), "kernel": platform.release()}
+        facts = {"size": args.size, "latency_ms": int(args.latency or 0), "count": args.count, "rounds": args.rounds, "cpus": os.cpu_count(), "kernel": platform.release()}
         with open(args.json, "w") as f:
             json.dump({**facts, "rows": list(rows.values())}, f, indent=1)
             f.write("\n")
