@@ -200,7 +200,8 @@ static int open_probes(struct fs *fs, const struct config *c)
 }
 
 static_assert((int)CONFIG_CONFLICT_FAIL == CACHE_CONFLICT_FAIL && (int)CONFIG_CONFLICT_KEEP_BOTH == CACHE_CONFLICT_KEEP_BOTH &&
-              (int)CONFIG_CONFLICT_OVERWRITE == CACHE_CONFLICT_OVERWRITE);
+              (int)CONFIG_CONFLICT_OVERWRITE == CACHE_CONFLICT_OVERWRITE,
+              "the option's values are the cache's");
 
 static int open_cache(struct fs *fs, const struct config *c, const char *staging)
 {

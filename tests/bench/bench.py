@@ -6,6 +6,7 @@ after the kernel's caches were dropped. CPU is user + system time of the mount's
 boto3: of the process), peak memory its VmHWM. A write counts as done when close has returned and the
 server shows the whole object. What was read and written is compared by SHA-256 outside of the time."""
 import argparse
+import concurrent.futures
 import datetime
 import hashlib
 import hmac
@@ -345,9 +346,8 @@ def small_right(store, prefix, sha):
     """Whether the small files are there, by count and by the bytes of one; removes them."""
     keys = store.small(prefix + "/")
     right = len(keys) == sha["count"] and all(store.sha(prefix + "/" + f) == s for f, s in sha["some"].items())
-    for key in keys:
-        store.delete(key)
-    store.delete(prefix + "/")
+    with concurrent.futures.ThreadPoolExecutor(int(SMALL_PARALLEL)) as pool:
+        list(pool.map(store.delete, [*keys, prefix + "/"]))
     return right
 
 

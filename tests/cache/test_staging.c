@@ -267,6 +267,53 @@ static void test_restore(void)
     budget_free(b);
 }
 
+static unsigned files_in(const char *dir)
+{
+    unsigned n = 0;
+    g_autoptr(GDir) d = g_dir_open(dir, 0, NULL);
+    while (g_dir_read_name(d))
+        n++;
+    return n;
+}
+
+/* The file of a staging that ended is another's, empty, unless it is kept or there are enough. */
+static void test_spares(void)
+{
+    struct budget *b = budget_new(1 << 20);
+    struct staging_spares *sp = staging_spares_new(1);
+    struct staging *s[3];
+    uint64_t number;
+    char buf[8];
+    g_autofree char *dir = g_build_filename(tmp, "spares", NULL);
+    g_assert_cmpint(g_mkdir(dir, 0700), ==, 0);
+    g_assert_cmpint(staging_spares_take(sp, b, &s[0], &number), ==, -ENOENT);
+    for (unsigned i = 0; i < 3; i++) {
+        g_autofree char *path = g_strdup_printf("%s/%u", dir, i + 1);
+        g_assert_cmpint(staging_create(path, b, &s[i]), ==, 0);
+        staging_reuse(s[i], sp, i + 1);
+        put(s[i], "content", 8);
+    }
+    staging_keep(s[0], true);
+    staging_unref(s[0]);
+    g_assert_cmpint(staging_spares_take(sp, b, &s[0], &number), ==, -ENOENT);
+    staging_unref(s[1]);
+    staging_unref(s[2]); /* one too many */
+    g_assert_cmpuint(files_in(dir), ==, 2);
+    g_assert_cmpuint(budget_used(b), ==, 0);
+    g_assert_cmpint(staging_spares_take(sp, b, &s[0], &number), ==, 0);
+    g_assert_cmpuint(number, ==, 2);
+    g_assert_cmpuint(staging_end(s[0]), ==, 0);
+    g_assert_cmpuint(allocated(s[0]), ==, 0);
+    uint64_t off = put(s[0], "another", 8);
+    g_assert_cmpint(staging_read(s[0], off, buf, 8), ==, 0);
+    g_assert_cmpstr(buf, ==, "another");
+    staging_reuse(s[0], sp, number);
+    staging_unref(s[0]);
+    staging_spares_free(sp);
+    g_assert_cmpuint(files_in(dir), ==, 1); /* what was kept */
+    budget_free(b);
+}
+
 static void test_errors(void)
 {
     struct budget *b = budget_new(1 << 20);
@@ -289,6 +336,7 @@ int main(int argc, char **argv)
     g_test_add_func("/staging/crc", test_crc);
     g_test_add_func("/staging/damage", test_damage);
     g_test_add_func("/staging/restore", test_restore);
+    g_test_add_func("/staging/spares", test_spares);
     g_test_add_func("/staging/errors", test_errors);
     int r = g_test_run();
     g_assert_cmpint(g_rmdir(tmp), ==, 0); /* nothing with a name was left */
