@@ -311,6 +311,9 @@ static void test_spares(void)
     staging_unref(s[0]);
     staging_spares_free(sp);
     g_assert_cmpuint(files_in(dir), ==, 1); /* what was kept */
+    g_autofree char *kept = g_build_filename(dir, "1", NULL);
+    g_assert_cmpint(g_unlink(kept), ==, 0);
+    g_assert_cmpint(g_rmdir(dir), ==, 0);
     budget_free(b);
 }
 
