@@ -7,11 +7,12 @@
 #   torture_mount SEED      mounts, with the faults of that seed
 #   torture_round SEED      one round; 1 when something is wrong, and says what
 #   torture_end             no journal and nothing staged is left
-#   $torture_left           uploads so far whose creation was not answered, and objects of the probe: a kill leaves them
+#   torture_left            says what kills have left in the bucket that nobody ends: uploads whose creation was not answered, and what finding
+#                           out what the server can do had made
 #
 # A round's mount is the one that found what the round before had left. commit is close in one round and background in the next.
 
-torture_state=$T/torture torture_left=0 torture_n=0
+torture_state=$T/torture torture_n=0
 mkdir -p "$torture_state/objects"
 
 torture_mount() { # SEED
@@ -44,7 +45,7 @@ torture_round() { # SEED
     torture_python view "$MNT" "$torture_state" || rc=1
     torture_wait "after the kill" || rc=1
     out=$(torture_python check "$torture_state" "$S3_BUCKET" "$T/cache" 2>&1) || rc=1
-    torture_left=$((torture_left + $(grep -c '^left over' <<<"$out")))
+    grep '^left over' <<<"$out" >>"$torture_state/left"
     [ $rc = 0 ] || diag "round $seed, after $said: $out"
     return $rc
 }
@@ -55,4 +56,7 @@ torture_nothing_left() { [ "$(torture_journals) $(torture_staged)" = "1 0" ]; }
 torture_end() {
     mnt_down && mnt_up || return 1 # without faults
     wait_until 60 torture_nothing_left || { diag "$(torture_journals) journals, $(torture_staged) staged files"; return 1; }
+}
+torture_left() {
+    diag "left by kills, and ended here: $(grep -c ' upload of w' "$torture_state/left") uploads, $(grep -cF .mlopsfs-probe- "$torture_state/left") of the probe's"
 }
