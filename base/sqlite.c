@@ -155,8 +155,6 @@ static int configure(sqlite3 *db, enum db_flags flags)
 {
     sqlite3_busy_timeout(db, BUSY_TIMEOUT_MS);
     int r = db_exec(db, "PRAGMA foreign_keys=ON; PRAGMA trusted_schema=OFF");
-    if (r == 0 && (flags & DB_EXCLUSIVE)) /* before the log is opened: its index then stays in memory */
-        r = db_exec(db, "PRAGMA locking_mode=EXCLUSIVE");
     if (r < 0)
         return r;
     if (!(flags & DB_READONLY)) {

@@ -14,7 +14,6 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(sqlite3_stmt, sqlite3_finalize)
 
 enum db_flags {
     DB_READONLY = 1 << 0,
-    DB_EXCLUSIVE = 1 << 2, /* nobody else opens it meanwhile: no locks are taken and given back around each transaction */
     DB_SYNC_FULL = 1 << 1, /* PRAGMA synchronous=FULL; default NORMAL (WAL: safe against kill, not power cut of the last commits) */
 };
 

@@ -133,7 +133,7 @@ static int open_instance(const char *parent, const char *dir, struct journal **r
     mutex_init(&j->lock, RANK_JOURNAL);
     int r = j->lock_fd = lock_file(lock, O_RDWR | O_CREAT, LOCK_EX | LOCK_NB);
     if (r >= 0)
-        r = db_open(db, DB_EXCLUSIVE, migrations, G_N_ELEMENTS(migrations), &j->db);
+        r = db_open(db, 0, migrations, G_N_ELEMENTS(migrations), &j->db);
     if (r < 0) {
         destroy(j);
         return r;

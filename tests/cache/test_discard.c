@@ -60,7 +60,7 @@ static void test_state(void)
     /* Parts. */
     g_assert_cmpint(cache_file_truncate(f, 0, NULL), ==, 0);
     size_t n = 3 * PART + PART / 2;
-    g_autofree uint8_t *all = write_in_order(h, n);
+    g_free(write_in_order(h, n));
     world_set_hook(w, hold_puts);
     call_init(&c, NULL);
     cache_flush(h, &wait);
@@ -87,7 +87,7 @@ static void run_discard(size_t n, bool based, bool failed)
     if (based)
         g_assert_cmpint(cache_file_discard(f, NULL), ==, -ENODATA);
     g_assert_cmpint(cache_file_truncate(f, 0, NULL), ==, 0);
-    g_autofree uint8_t *all = write_in_order(h, n);
+    g_free(write_in_order(h, n));
     g_assert_cmpint(cache_seal(h, NULL), ==, 0);
     if (failed) {
         world_set_hook(w, refuse);

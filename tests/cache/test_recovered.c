@@ -301,7 +301,7 @@ static void test_renamed(void)
     wait_drafted(f);
     g_assert_cmpint(cache_file_retarget(f, "b", "renamed", NULL, NULL), ==, 0);
     wait_drafted(f);
-    g_autoptr(GPtrArray) files = restart(r, f, h, 1);
+    g_ptr_array_unref(restart(r, f, h, 1));
     struct recovered *e = only_entry(r);
     g_assert_cmpstr(e->key, ==, "renamed");
     assert_saved(r, e, all, 100);
@@ -319,7 +319,7 @@ static void test_twice(void)
     wait_drafted(f);
     g_autofree char *kept = g_strdup_printf("%s.kept", r->w.dir);
     shell("cp -r", r->w.dir, kept);
-    g_autoptr(GPtrArray) first = restart(r, f, h, 1);
+    g_ptr_array_unref(restart(r, f, h, 1));
     for (unsigned i = 0; i < 2; i++) {
         struct recovered *e = only_entry(r);
         g_autofree char *entry = g_strdup_printf("%s/%s.entry", r->recovered, e->id);
@@ -351,7 +351,7 @@ static void test_damage(void)
     struct cache_handle *h = cache_handle_new(f);
     g_autofree uint8_t *all = write_in_order(h, MIB);
     wait_drafted(f);
-    g_autoptr(GPtrArray) files = restart(r, f, h, 1);
+    g_ptr_array_unref(restart(r, f, h, 1));
     struct recovered *e = only_entry(r);
     g_autofree char *data = g_strdup_printf("%s/%s.data", r->recovered, e->id), *entry = g_strdup_printf("%s/%s.entry", r->recovered, e->id);
     int fd = open(data, O_WRONLY | O_CLOEXEC);
@@ -437,7 +437,7 @@ static void test_park_and_locks(void)
     g_assert_cmpint(flush(h), ==, 0);
     assert_object(&r->w, "k", all, MIB);
     discard(r, e);
-    g_autoptr(GPtrArray) files = restart(r, f, h, 0);
+    g_ptr_array_unref(restart(r, f, h, 0));
     rig_free(r);
 }
 
