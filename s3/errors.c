@@ -128,11 +128,11 @@ static const struct code_row code_rows[] = {
     {"XMinioAdminBucketQuotaExceeded", EDQUOT, STORE_CLASS_FATAL},
     {"XMinioStorageFull", ENOSPC, STORE_CLASS_FATAL},
     /* servers that keep objects as files */
-    {"XMinioObjectExistsAsDirectory", EISDIR, STORE_CLASS_FATAL},
+    {"XMinioObjectExistsAsDirectory", EISDIR, STORE_CLASS_RETRY, true}, /* also while the same key is being deleted */
     {"XMinioParentIsObject", ENOTDIR, STORE_CLASS_FATAL},
     {"XMinioInvalidObjectName", EINVAL, STORE_CLASS_FATAL},
     {"XMinioServerNotInitialized", EAGAIN, STORE_CLASS_RETRY, true},
-    {"ExistingObjectIsDirectory", EISDIR, STORE_CLASS_FATAL},
+    {"ExistingObjectIsDirectory", EISDIR, STORE_CLASS_RETRY, true}, /* also while the same key is being written: versitygw #854 */
     {"ObjectParentIsFile", ENOTDIR, STORE_CLASS_FATAL},
     {"DirectoryObjectContainsData", EINVAL, STORE_CLASS_FATAL},
     /* what passes */

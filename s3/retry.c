@@ -30,7 +30,7 @@
 
 #define SLOWEST (64ULL << 10)            /* bytes a second: a body is given time for that */
 #define SERVER_WORK (600 * NSEC_PER_SEC) /* time for what a server does by itself */
-#define DIGEST_TRIES 4 /* bodies that arrive damaged as often are so at their source */
+#define FEW_TRIES 4 /* a body that arrives damaged as often is so at its source, and a name that is a directory then is one */
 
 #define RANK_RETRY ((enum mutex_rank)(RANK_ENGINE - 6))
 
@@ -64,7 +64,7 @@ struct op {
     uint64_t due;        /* lock: end of WAITING */
 
     unsigned failures;          /* since the last attempt that made progress */
-    unsigned damaged;           /* attempts whose body was not what the server got */
+    unsigned few;               /* attempts that failed so that only a few more are worth it */
     bool unknown;               /* an attempt may have taken effect although it failed */
     bool have_last;             /* last holds the failure of an earlier attempt */
     int sink_err;               /* what the caller's sink said */
@@ -459,7 +459,7 @@ static void attempt_done(struct store_request *inner)
     bool final = res->cls != STORE_CLASS_RETRY;
     if (op->req->verb == STORE_GET)
         final = get_decide(op);
-    else if (store_refused_digest(res) && ++op->damaged >= DIGEST_TRIES)
+    else if ((store_refused_digest(res) || res->err == -EISDIR) && ++op->few >= FEW_TRIES)
         final = true;
     if (late && !cancelled && res->err == -ECANCELED) {
         op_finish_late(op);
@@ -467,6 +467,8 @@ static void attempt_done(struct store_request *inner)
     }
     if (final) {
         settle_repeated(op);
+        if (res->err == -EISDIR)
+            res->cls = STORE_CLASS_FATAL;
         op_finish(op, res);
         return;
     }

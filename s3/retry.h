@@ -5,7 +5,8 @@
  * until the deadline. A GET that broke after k bytes resumes at byte k under If-Match of the first
  * reply's ETag. Only STORE_CLASS_RETRY is repeated; a conditional write with unknown outcome
  * comes back AMBIGUOUS at once.
- * A body that arrived damaged (store_refused_digest) is sent four times, and then given up with -EIO.
+ * A body that arrived damaged (store_refused_digest) is sent four times, and then given up with -EIO; so is what a server says is a
+ * directory (-EISDIR, then FATAL): servers that keep objects as files say so while another request for the key is at work.
  *
  * A request's own deadline holds as it is. One without ends with -ETIMEDOUT (or the last error when
  * there is one)

@@ -158,6 +158,33 @@ static void test_edit(void)
     run_edit(false, true);
 }
 
+/* A change that is sealed and then taken back: the journal must not bring it. */
+static void test_taken_back(void)
+{
+    struct crash *k = crash_new(STORE_COPY, 0, false);
+    g_free(fake_store_put(k->w.fake, "b", "k", "content", 7));
+    struct cache_file *f = open_object(&k->w, "k");
+    struct store_headers before = {0}, changed = {0};
+    cache_file_headers(f, &before);
+    store_headers_copy(&changed, &before);
+    store_headers_set_meta(&changed, "mode", "33152");
+    cache_file_set_headers(f, &changed);
+    g_assert_cmpint(cache_file_seal(f, NULL), ==, 0);
+    cache_file_set_headers(f, &before);
+    g_assert_true(cache_file_dirty(f));
+    g_assert_cmpint(cache_file_flush(f, NULL), ==, 0);
+    cache_file_set_headers(f, &changed);
+    cache_file_set_headers(f, &before);
+    g_assert_false(cache_file_dirty(f)); /* nobody has heard of it */
+    store_headers_clear(&before);
+    store_headers_clear(&changed);
+    kill_now(k);
+    cache_file_unref(f);
+    g_autoptr(GPtrArray) files = restart(k);
+    g_assert_cmpuint(files->len, ==, 0);
+    crash_free(k);
+}
+
 static void test_move(void)
 {
     struct crash *k = crash_new(STORE_COPY, 1, false);
@@ -436,6 +463,7 @@ int main(int argc, char **argv)
     }
     g_test_add_func("/replay/resume", test_resume);
     g_test_add_func("/replay/edit", test_edit);
+    g_test_add_func("/replay/taken-back", test_taken_back);
     g_test_add_func("/replay/move", test_move);
     g_test_add_func("/replay/unsealed", test_unsealed);
     g_test_add_func("/replay/unanswered", test_unanswered);

@@ -126,7 +126,7 @@ mnt_kill
 umount "$MNT" 2>/dev/null || fusermount3 -u -z "$MNT" 2>/dev/null
 kill -CONT "$server_pid"
 s3_text closed theirs
-offline s3://testbucket >"$T/out" 2>"$T/err"
+offline -o on_conflict=fail s3://testbucket >"$T/out" 2>"$T/err"
 is "$?" 5 "a file that somebody else has changed: sync fails"
 like "$(<"$T/err")" "s3://testbucket/closed: somebody else has changed" "and says which and why"
 is "$(s3_get closed)" theirs "theirs stays"

@@ -546,11 +546,11 @@ def check(state, bucket, cache):
             for k in sorted(seen.keys() | there.keys()) if seen.get(k) != there.get(k)]
     bad += [(None, "the journal has %s" % line) for line in soon(20, recorded, cache)]
     for key, n, path in soon(1, uploads, state, bucket):
-        if n and not key.startswith(PROBE):
-            bad.append((key, "an upload of %s with %d parts is left" % (key, n)))
-        else:
+        if key.startswith(PROBE):
             print("left over: an upload of %s" % key)
-        curl([(path, "DELETE", None)])
+            curl([(path, "DELETE", None)])
+        elif n:
+            bad.append((key, "an upload of %s with %d parts is left" % (key, n)))
     for _, text in bad:
         print("WRONG %s" % text)
     keys = {k for k, _ in bad if k}
@@ -562,10 +562,19 @@ def check(state, bucket, cache):
     sys.exit(1 if bad else 0)
 
 
+def ended(state, bucket):
+    """Nothing is under way: also what no kill was answered about is ended, after a while."""
+    left = ["an upload of %s with %d parts" % (key, n) for key, n, _ in uploads(state, bucket)]
+    print("\n".join(left))
+    sys.exit(1 if left else 0)
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "work":
         work(sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))
     elif sys.argv[1] == "view":
         view(sys.argv[2], sys.argv[3])
+    elif sys.argv[1] == "ended":
+        ended(sys.argv[2], sys.argv[3])
     else:
         check(sys.argv[2], sys.argv[3], sys.argv[4])

@@ -6,9 +6,8 @@
 #
 #   torture_mount SEED      mounts, with the faults of that seed
 #   torture_round SEED      one round; 1 when something is wrong, and says what
-#   torture_end             no journal and nothing staged is left
-#   torture_left            says what kills have left in the bucket that nobody ends: uploads whose creation was not answered, and what finding
-#                           out what the server can do had made
+#   torture_end             no journal, nothing staged and no upload is left
+#   torture_left            says how much of what finding out what the server can do had made was left in the bucket
 #
 # A round's mount is the one that found what the round before had left. commit is close in one round and background in the next.
 
@@ -52,11 +51,11 @@ torture_round() { # SEED
 
 torture_journals() { find "$T/cache" -name journal.db | wc -l; }
 torture_staged() { find "$T/cache" -name '*.staged' -size +0 | wc -l; }
-torture_nothing_left() { [ "$(torture_journals) $(torture_staged)" = "1 0" ]; }
+# What was adopted goes with its mount; uploads whose creation was not answered are looked for until no answer can have an effect any more.
+torture_nothing_left() { mnt_down && mnt_up && [ "$(torture_journals) $(torture_staged)" = "1 0" ]; }
 torture_end() {
     mnt_down && mnt_up || return 1 # without faults
-    wait_until 60 torture_nothing_left || { diag "$(torture_journals) journals, $(torture_staged) staged files"; return 1; }
+    wait_until 120 torture_nothing_left || { diag "$(torture_journals) journals, $(torture_staged) staged files"; return 1; }
+    torture_python ended "$torture_state" "$S3_BUCKET" >"$T/ended" || { diag "$(<"$T/ended")"; return 1; }
 }
-torture_left() {
-    diag "left by kills, and ended here: $(grep -c ' upload of w' "$torture_state/left") uploads, $(grep -cF .mlopsfs-probe- "$torture_state/left") of the probe's"
-}
+torture_left() { diag "left by kills while it was found out what the server can do, and removed here: $(grep -c . "$torture_state/left")"; }

@@ -18,6 +18,6 @@ for ((n = 0; n < rounds; n++)); do
     [ $rc = 0 ] || break
 done
 torture_end
-ok $? "no journal and nothing staged is left"
+ok $? "no journal, nothing staged and no upload is left"
 torture_left
 done_testing

@@ -570,6 +570,32 @@ static void test_damaged(void)
     }
 }
 
+static enum fake_action a_directory(struct rig *rig, unsigned n, struct store_request *req, uint64_t *cut)
+{
+    (void)cut;
+    if (n >= *(unsigned *)rig->arg)
+        return FAKE_GO;
+    store_result_fail(&req->res, -EISDIR, STORE_CLASS_RETRY, "ExistingObjectIsDirectory", "it is a directory");
+    req->res.http_status = 409;
+    return FAKE_FAIL;
+}
+
+/* A name that is a directory for a moment, and one that is. */
+static void test_directory(void)
+{
+    for (unsigned times = 0; times < 6; times++) {
+        struct rig rig;
+        rig_init(&rig, a_directory);
+        rig.arg = &times;
+        _cleanup_request_ struct store_request req = {
+            .verb = STORE_PUT, .bucket = "b", .key = "k", .source = {.read = letters_read, .size = 100}};
+        g_assert_cmpint(store_run(rig.store, &req, NULL), ==, times < 4 ? 0 : -EISDIR);
+        g_assert_cmpuint(rig_requests(&rig, STORE_PUT), ==, MIN(times + 1, 4));
+        g_assert_cmpint(req.res.cls, ==, times < 4 ? STORE_CLASS_OK : STORE_CLASS_FATAL);
+        rig_fini(&rig);
+    }
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -586,6 +612,7 @@ int main(int argc, char **argv)
     g_test_add_func("/retry/put", test_put_repeated);
     g_test_add_func("/retry/create-doubtful", test_create_doubtful);
     g_test_add_func("/retry/damaged", test_damaged);
+    g_test_add_func("/retry/directory", test_directory);
     g_test_add_func("/retry/complete", test_complete_repeated);
     g_test_add_func("/retry/delete", test_delete_repeated);
     g_test_add_func("/retry/buckets", test_buckets_repeated);
