@@ -439,7 +439,7 @@ int cache_file_retarget(struct cache_file *f, const char *bucket, const char *ke
         set_target_locked(f, bucket, key, expect);
         f->moved = f->base && (strcmp(f->base->bucket, bucket) != 0 || strcmp(f->base->key, key) != 0);
         f->gen++;
-        if (f->recorded && !f->moved) { /* back again: see cache_file_set_headers() */
+        if (f->recorded && !file_dirty_locked(f)) { /* back again: see cache_file_set_headers() */
             f->headers_dirty = true;
             f->headers_gen = f->gen;
         }

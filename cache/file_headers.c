@@ -49,8 +49,9 @@ void cache_file_set_headers(struct cache_file *f, const struct store_headers *h)
     mutex_lock(&f->lock);
     old = f->headers;
     store_headers_copy(&f->headers, h);
-    /* Who takes back what the journal has wants it committed: a crash would bring what is recorded. */
-    f->headers_dirty = !f->base || f->recorded || !headers_equal(&f->headers, &f->base->object.headers);
+    f->headers_dirty = !f->base || !headers_equal(&f->headers, &f->base->object.headers);
+    if (f->recorded && !file_dirty_locked(f)) /* taken back: a crash would bring what is recorded */
+        f->headers_dirty = true;
     f->headers_gen = ++f->gen;
     file_count_locked(f);
     mutex_unlock(&f->lock);

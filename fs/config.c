@@ -105,10 +105,10 @@ const struct config_option config_options[] = {
      .help = "Size of a multipart upload's first parts; they double after every 1,000 parts. 0 is the default."},
     {"uploads", "Cache", CONFIG_UNSIGNED, AT(uploads), "16", .min = 1, .max = 256,
      .help = "Parts and big objects that are uploaded at the same time, at most; of objects up to 1 MiB sixteen times as many."},
-    {"commit", "Cache", CONFIG_ENUM, AT(commit), "close", .names = commit_names,
-     .help = "What close(2) waits for. close: the bucket has the file, and close returns the error if it cannot be brought there. "
-             "background: it is sealed in cache_dir, from where it is brought into the bucket once nobody has it open, also by the next mount "
-             "after a crash; what goes wrong is tried again, and `mlopsfs status` and `mlopsfs sync` show it."},
+    {"commit", "Cache", CONFIG_ENUM, AT(commit), "background", .names = commit_names,
+     .help = "What close(2) waits for. background: the file is sealed in cache_dir, from where it is brought into the bucket once nobody has "
+             "it open, also by the next mount after a crash; what goes wrong is tried again, and `mlopsfs status` and `mlopsfs sync` show it. "
+             "close: the bucket has the file, and close returns the error if it cannot be brought there."},
     {"fsync", "Cache", CONFIG_ENUM, AT(fsync), "bucket", .names = fsync_names,
      .help = "What fsync(2) waits for. bucket: the bucket has the file. local: the disk under cache_dir has it, so that it survives a power "
              "cut; it comes into the bucket after close, as `commit` says. Faster for programs that sync often, such as databases."},

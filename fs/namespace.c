@@ -81,26 +81,24 @@ static int find_bucket(struct fs *fs, struct inode *root, const char *name, stru
     return store_run(fs->store, &q, cancel);
 }
 
-/* A name of which a fresh listing tells. */
-static int find_listed(struct fs *fs, struct listing *l, const char *name, const char *bucket, const char *key,
-                       const char *dir_key, struct cancel *cancel, struct found *f)
+/* A name of which a fresh listing tells; -EAGAIN where it does not tell enough. A directory is asked for: servers that keep objects as
+ * files list one for a moment while an object of that name is replaced or deleted. */
+static int find_listed(struct fs *fs, struct listing *l, const char *name, const char *bucket, const char *key, struct cancel *cancel,
+                       struct found *f)
 {
     struct listing_entry *e = listing_find(l, name);
     int r = 0;
 
     if (!e)
         return -ENOENT;
-    f->is_dir = e->is_dir;
-    if (!e->is_dir && !e->etag) {
-        r = -EAGAIN; /* was ours and uncommitted; ask */
-    } else if (!e->is_dir && catalog_attrs_get(fs->catalog, bucket, key, e->etag, e->mtime_ns, &f->object) == 0) {
+    if (e->is_dir || !e->etag) { /* without ETag: was ours and uncommitted */
+        r = -EAGAIN;
+    } else if (catalog_attrs_get(fs->catalog, bucket, key, e->etag, e->mtime_ns, &f->object) == 0) {
         f->has_object = true;
     } else {
         f->time_ns = clock_mono_ns();
-        r = ns_head(fs, bucket, e->is_dir ? dir_key : key, cancel, &f->object);
+        r = ns_head(fs, bucket, key, cancel, &f->object);
         f->has_object = r == 0;
-        if (r == -ENOENT && e->is_dir)
-            r = 0; /* a directory by its prefix alone */
     }
     listing_entry_free(e);
     return r;
@@ -259,10 +257,10 @@ static int find(struct fs *fs, struct inode *dir, const char *name, struct cance
     r = -EAGAIN;
     if (l) {
         f->time_ns = listing_time_ns(l);
-        r = find_listed(fs, l, name, bucket, key, dir_key, cancel, f);
+        r = find_listed(fs, l, name, bucket, key, cancel, f);
         listing_unref(l);
     }
-    if (r == -EAGAIN || (r == -ENOENT && f->is_dir)) {
+    if (r == -EAGAIN) {
         f->time_ns = clock_mono_ns();
         r = find_asked(fs, bucket, key, dir_key, cancel, f);
     }

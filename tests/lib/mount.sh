@@ -68,7 +68,7 @@ mnt_is_mounted() { grep -q " ${1:-$MNT} fuse" /proc/self/mounts; }
 # The mount answers requests, or its daemon has ended. (It may replace a dead mount between two looks; then a directory answers.)
 mnt_is_ready() { tap_gone "$mnt_daemon" || { mnt_is_mounted && timeout 60 stat -f "$MNT" >/dev/null 2>&1 && mnt_is_mounted; }; }
 mnt_up() {
-    local opts="cache_dir=$T/cache" o
+    local opts="cache_dir=$T/cache,commit=${MLOPSFS_COMMIT:-close}" o # what a test has closed, it looks for in the bucket
     [ -z "$MLOPSFS_PLAIN" ] || return 0
     at_exit mnt_cleanup # before the servers that were started earlier end
     for o in "$@"; do opts+=",$o"; done

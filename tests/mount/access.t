@@ -9,7 +9,7 @@ needs_mount
 store_up
 s3_text file content
 s3_text dir/file deep
-o="cache_dir=$T/cache,attr_ttl=0s,dir_ttl=0s"
+o="commit=close,cache_dir=$T/cache,attr_ttl=0s,dir_ttl=0s"
 endpoint=$S3_ENDPOINT access=$S3_ACCESS_KEY secret=$S3_SECRET_KEY
 
 # serves NAME COMMAND…: the command mounts, what is mounted is the bucket, and it can be written to.

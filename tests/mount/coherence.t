@@ -208,7 +208,7 @@ echo four >>"$MNT/shared"
 is "$(s3_get shared)" threefour "an append is to the newest version"
 # Two mounts of one bucket.
 mkdir "$T/mnt2" "$T/cache2"
-"$MLOPSFS_BIN" mount -o "cache_dir=$T/cache2,attr_ttl=0s,dir_ttl=0s" "$SOURCE" "$T/mnt2"
+"$MLOPSFS_BIN" mount -o "commit=close,cache_dir=$T/cache2,attr_ttl=0s,dir_ttl=0s" "$SOURCE" "$T/mnt2"
 ok $? "a second mount of the bucket"
 for i in {1..10}; do
     gen "$i" 300000 >"$MNT/pingpong"
@@ -222,7 +222,7 @@ cmd_ok "umount of the second" "$MLOPSFS_BIN" umount "$T/mnt2"
 # ---- the same bytes with other metadata: the ETag stays ----
 
 mnt_again
-"$MLOPSFS_BIN" mount -o "cache_dir=$T/cache2" "$SOURCE" "$T/mnt2"
+"$MLOPSFS_BIN" mount -o "commit=close,cache_dir=$T/cache2" "$SOURCE" "$T/mnt2"
 ok $? "two mounts again"
 shows() { ls -l "$MNT" && [ "$(stat -c '%a %Y' "$1")" = "$2" ]; } # PATH "MODE MTIME"
 sees() { # NAME PATH "MODE MTIME"
