@@ -135,9 +135,9 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         reply_err(&c, r);
         return;
     }
-    handle_new(c.fs, i, f, fi);
     if (fi->flags & O_TRUNC)
         r = truncate_all(&c, i, f);
+    handle_new(c.fs, i, f, fi); /* now: a commit of what was there before may just have failed, and that is not its error */
     if (r < 0)
         reply_err(&c, r);
     if (r < 0 || !reply_open(&c, fi))
