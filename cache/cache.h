@@ -137,6 +137,9 @@ void cache_file_suggest_headers(struct cache_file *f, const struct store_headers
 bool cache_file_renew_headers(struct cache_file *f, const struct store_object *now);
 /* Grows (with zeros) or shrinks. 0, -EFBIG, -EINTR, -ENOSPC, -EIO. Shrinking to 0 forgets the base's bytes without reading them. */
 int cache_file_truncate(struct cache_file *f, uint64_t size, struct cancel *cancel);
+/* Empties the file, and if a commit of it has met someone else's version, lets the next one replace that, whatever it is. Waits for a commit
+ * that is under way. Else as above; -errno: nothing has changed. */
+int cache_file_replace(struct cache_file *f, struct cancel *cancel);
 /* Whether the file's next commit, and its base if it has one, are at bucket/key. */
 bool cache_file_is_at(struct cache_file *f, const char *bucket, const char *key);
 /* The file's next commit goes to bucket/key, whose present version is expect (NULL: absent; "*": whatever is there).

@@ -171,8 +171,12 @@ int conflict_resolve(struct commit *c, struct conflict *k)
     if (r < 0 && r != -ENOENT)
         return r == -EAGAIN ? -EIO : r;
     const char *etag = r == 0 ? head.res.object.etag : NULL;
-    if (g_strcmp0(etag, c->expect) == 0)
+    if (g_strcmp0(etag, c->expect) == 0 && c->base)
         return -ESTALE; /* the key is as it should be: the base is gone */
+    if (g_strcmp0(etag, c->expect) == 0) { /* somebody's was there for a moment */
+        expect(c, etag);
+        return 0;
+    }
     if (k->key || (etag && c->cache->on_conflict == CACHE_CONFLICT_KEEP_BOTH))
         return go_aside(c, k);
     expect(c, etag); /* where there is nothing any more, there are no two to keep */

@@ -434,6 +434,8 @@ int cache_file_retarget(struct cache_file *f, const char *bucket, const char *ke
     cancel_watch(cancel, &watch);
     mutex_lock(&f->lock);
     int r = settle_locked(f, true, cancel);
+    if (r == 0 && f->orphan) /* of which nothing comes under any name */
+        r = -ESTALE;
     if (r == 0) {
         stream_detach_locked(f, STREAM_ABORT); /* its upload is bound to the old key */
         set_target_locked(f, bucket, key, expect);
@@ -548,7 +550,7 @@ int cache_file_orphan(struct cache_file *f, bool fetch_base, struct cancel *canc
 void cache_file_unorphan(struct cache_file *f)
 {
     mutex_lock(&f->lock);
-    f->orphan = false;
+    f->orphan = f->discarded; /* what was given up stays so */
     file_count_locked(f);
     draft_want_locked(f);
     mutex_unlock(&f->lock);

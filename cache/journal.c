@@ -359,8 +359,10 @@ char *journal_staging_path(const struct journal *j, uint64_t staging)
     return g_strdup_printf("%s/%" G_GUINT64_FORMAT ".staged", j->dir, staging);
 }
 
-char *journal_record_id(const struct journal *j, uint64_t file, uint64_t gen)
+char *journal_record_id(const struct journal *j, uint64_t file, uint64_t gen, int64_t taken_ns)
 {
     g_autofree char *instance = g_path_get_basename(j->dir);
-    return g_strdup_printf("%.8s-%" G_GUINT64_FORMAT "-%" G_GUINT64_FORMAT, instance, file, gen);
+    /* After a kill, generations are counted again from what was sealed. */
+    g_autofree char *when = taken_ns ? g_strdup_printf("-%" G_GINT64_MODIFIER "x", (uint64_t)taken_ns) : g_strdup("");
+    return g_strdup_printf("%.8s-%" G_GUINT64_FORMAT "-%" G_GUINT64_FORMAT "%s", instance, file, gen, when);
 }

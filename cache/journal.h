@@ -108,7 +108,7 @@ bool journal_is_of_this_boot(const struct journal *j);
 /* A number that no file or staging file of this instance has had. Never 0. Does not block. */
 uint64_t journal_number(struct journal *j);
 /* A name for this content of the file that no other content has, also none of other instances. g_free. */
-char *journal_record_id(const struct journal *j, uint64_t file, uint64_t gen);
+char *journal_record_id(const struct journal *j, uint64_t file, uint64_t gen, int64_t taken_ns);
 char *journal_staging_path(const struct journal *j, uint64_t staging); /* g_free */
 
 /* Records a seal, in place of the file's last one and of a draft that is not newer, and (uuid is not "") what its request may leave in

@@ -101,13 +101,16 @@ static int sync_staging(struct cache_file *f)
  * it refers to goes to `old`: to be let go of when the journal is on the disk. */
 static int sync_file(struct cache_file *f, GPtrArray *old)
 {
-    mutex_lock(&f->lock);
-    uint64_t gen = f->recorded_gen;
-    bool due = f->recorded && !f->recorded_synced;
-    mutex_unlock(&f->lock);
-    int r = due ? sync_staging(f) : 0;
-    if (due && r == 0)
-        r = seal_mark_synced(f, gen, old);
+    int r;
+    do {
+        mutex_lock(&f->lock);
+        uint64_t gen = f->recorded_gen;
+        bool due = f->recorded && !f->recorded_synced;
+        mutex_unlock(&f->lock);
+        r = due ? sync_staging(f) : 0;
+        if (due && r == 0)
+            r = seal_mark_synced(f, gen, old);
+    } while (r == -EAGAIN); /* a newer one has taken its place: it is that which must not be lost */
     if (r < 0)
         log_error_errno(r, "%s/%s: what was written to it cannot be brought to the disk: it would not survive a power cut",
                         f->bucket, f->key);

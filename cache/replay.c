@@ -138,19 +138,22 @@ static void distrust_parts(struct journal_upload *u, const struct extents *map)
 }
 
 /* The recorded seal is the only one from now on: the garbage of its staging may be given back. */
-static int settle_record(struct cache_file *f, const struct journal_seal *s, bool has_older)
+static void settle_record(struct cache_file *f, const struct journal_seal *s, bool has_older)
 {
     bool same_boot = journal_is_of_this_boot(f->journal);
     int r = 0;
     f->recorded_synced = s->synced;
     if (s->synced || (same_boot && !has_older))
-        return 0;
+        return;
     if (same_boot && f->staging)
         r = staging_sync(f->staging);
     if (r == 0)
         r = journal_mark_synced(f->journal, s->file, s->gen);
     f->recorded_synced = r == 0;
-    return r;
+    if (r < 0 && f->staging) { /* then the older one stays, with its bytes */
+        f->synced_pin = g_new0(struct staging_pin, 1);
+        staging_pin(f->staging, f->synced_pin);
+    }
 }
 
 static void restore_locked(struct cache_file *f, const struct journal_content *content, const struct journal_seal *s, bool upload)
@@ -177,7 +180,7 @@ static int file_of_seal(struct cache *c, struct journal *j, const struct journal
     if (r == 0 && !upload && extents_has(s->map, 0, UINT64_MAX, EXTENT_PUNCHED))
         r = -ENODATA;
     if (r == 0)
-        r = settle_record(f, s, has_older);
+        settle_record(f, s, has_older);
     mutex_lock(&f->lock);
     f->kept = true; /* whatever happens, until it is in the bucket */
     if (r == 0)
@@ -195,13 +198,24 @@ static int file_of_seal(struct cache *c, struct journal *j, const struct journal
 static int park(struct cache *c, struct journal *j, const struct journal_seal *s, bool shared, const char *why)
 {
     g_autofree char *staging = s->staging ? journal_staging_path(j, s->staging) : NULL;
-    g_autofree char *id = journal_record_id(j, s->file, s->gen);
+    g_autofree char *id = journal_record_id(j, s->file, s->gen, s->taken_ns);
     int r = recovered_park(c->recovered, id, staging, !shared, s, c->origin, why);
     if (r < 0)
         return log_error_errno(r, "%s/%s: what was written to it before a crash cannot be put into %s; it stays in %s", s->bucket, s->key,
                                c->recovered, journal_dir(j));
     c->parked++;
     return 0;
+}
+
+/* Whether a seal other than s has its staged bytes in the same file: staging files are used again. */
+static bool is_shared(const struct journal_content *content, const struct journal_seal *s)
+{
+    for (guint i = 0; i < content->seals->len; i++) {
+        const struct journal_seal *other = content->seals->pdata[i];
+        if (other != s && other->staging == s->staging && (other->file != s->file || s->taken_ns))
+            return true;
+    }
+    return false;
 }
 
 static const struct journal_seal *seal_of_file(const struct journal_content *content, uint64_t file)
@@ -219,7 +233,7 @@ static bool park_draft(struct cache *c, struct journal *j, const struct journal_
 {
     const struct journal_seal *s = seal_of_file(content, d->file);
     uint64_t n = extents_bytes(d->map, 0, UINT64_MAX, EXTENT_STAGED);
-    if (n > 0 && park(c, j, d, s && s->staging == d->staging, RECOVERED_UNSEALED) < 0)
+    if (n > 0 && park(c, j, d, is_shared(content, d), RECOVERED_UNSEALED) < 0)
         return false;
     if (n > 0)
         log_warning("%s/%s was being written to when an earlier mount ended: %s; `mlopsfs recover` offers what nobody had closed or fsynced",
@@ -242,14 +256,15 @@ static bool is_lost(const struct journal *j, int r)
 }
 
 /* No seal of a file can be replayed, for this reason; s is the newest. Whether it was taken from the journal. */
-static bool give_up(struct cache *c, struct journal *j, const struct journal_seal *s, bool synced, int err)
+static bool give_up(struct cache *c, struct journal *j, const struct journal_content *content, const struct journal_seal *s, bool synced,
+                    int err)
 {
     /* Its staged bytes were on the disk once, and go only when they are in the bucket, or given up. */
     if (synced && err == -ENOENT && !journal_is_of_this_boot(j)) {
         log_notice("%s/%s: had come into the bucket just before the power went", s->bucket, s->key);
         return journal_forget(j, s->file, NULL) == 0;
     }
-    bool parked = c->recovered && is_lost(j, err) && park(c, j, s, false, RECOVERED_UNREADABLE) == 0;
+    bool parked = c->recovered && is_lost(j, err) && park(c, j, s, is_shared(content, s), RECOVERED_UNREADABLE) == 0;
     const char *when = synced || journal_is_of_this_boot(j) ? "before a crash" : "right before the power went";
     if (parked)
         log_error_errno(err, "%s/%s: what was closed of it %s cannot be read whole; the object stays as it is, and `mlopsfs recover` offers "
@@ -270,7 +285,8 @@ static struct cache_file *file_of_seals(struct cache *c, struct journal *j, cons
     while (end < content->seals->len && ((struct journal_seal *)content->seals->pdata[end])->file == s->file)
         end++;
     int r = 0;
-    for (guint i = *at; !f && i < end; i++) {
+    /* What could not be read now and may be another time is not put back to what was before. */
+    for (guint i = *at; !f && i < end && (i == begin || (is_lost(j, r) && !journal_is_of_this_boot(j))); i++) {
         last = content->seals->pdata[i];
         if (i > *at && last->upload)
             distrust_parts((struct journal_upload *)(uintptr_t)last->upload, last->map);
@@ -280,7 +296,7 @@ static struct cache_file *file_of_seals(struct cache *c, struct journal *j, cons
                         "before", last->bucket, last->key);
     }
     *at = end;
-    bool over = f || give_up(c, j, content->seals->pdata[begin], last->synced, r);
+    bool over = f || give_up(c, j, content, content->seals->pdata[begin], last->synced, r);
     /* Other uploads are nobody's any more. */
     for (guint i = begin; over && i < end; i++) {
         s = content->seals->pdata[i];

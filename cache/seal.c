@@ -223,6 +223,8 @@ int seal_mark_synced(struct cache_file *f, uint64_t gen, GPtrArray *old)
     if (same)
         r = journal_mark_synced(f->journal, f->number, gen);
     mutex_lock(&f->lock);
+    if (!same && f->recorded)
+        r = -EAGAIN;
     if (same && r == 0) {
         f->recorded_synced = true;
         if (f->synced_pin)
@@ -378,7 +380,7 @@ int cache_file_park(struct cache_file *f, const char *why)
     seal_take_locked(&c);
     c.stream = NULL;
     mutex_unlock(&f->lock);
-    g_autofree char *id = journal_record_id(f->journal, f->number, c.gen);
+    g_autofree char *id = journal_record_id(f->journal, f->number, c.gen, clock_real_ns());
     g_autofree char *staging = c.staging ? journal_staging_path(f->journal, c.staging_number) : NULL;
     struct journal_seal s = seal_of(&c);
     s.sums = sums;

@@ -23,7 +23,8 @@ int seal_record(struct commit *c);
 int seal_forget(struct cache_file *f, uint64_t gen, const char *upload_id);
 
 /* The staged bytes of the seal of generation gen are on the disk: marks it, if it is the recorded one still. What an older seal refers to
- * is appended to `old` (struct staging_pin*): file_pin_free() it once the journal is on the disk too. Disk; no lock held. 0 or -errno. */
+ * is appended to `old` (struct staging_pin*): file_pin_free() it once the journal is on the disk too. Disk; no lock held. 0; -EAGAIN: another
+ * one is recorded by now, and nothing is marked; -errno. */
 int seal_mark_synced(struct cache_file *f, uint64_t gen, GPtrArray *old);
 
 /* Before MPU_CREATE is requested, and so that nothing that it makes is ever left behind. Disk. 0 or -errno (logged): no request. */

@@ -34,6 +34,7 @@ void cache_file_get_state(struct cache_file *f, struct cache_file_state *ret)
 static struct staging *drop_content_locked(struct cache_file *f)
 {
     f->discarded = true;
+    f->data_dirty = f->headers_dirty = f->moved = false;
     f->err_seq++;
     f->err = -ESTALE;
     uint64_t size = extents_size(f->map); /* stays: else who reads would take it for the end */

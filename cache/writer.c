@@ -210,6 +210,28 @@ static int truncate_locked(struct cache_file *f, uint64_t size, struct cancel *c
     return 0;
 }
 
+int cache_file_replace(struct cache_file *f, struct cancel *cancel)
+{
+    struct cancel_watch watch = {.fired = file_wake, .ctx = f};
+    cancel_watch(cancel, &watch);
+    mutex_lock(&f->lock);
+    int r = file_enter_locked(f, cancel);
+    if (r == 0) {
+        while (r == 0 && f->commit != COMMIT_IDLE) /* whose end would set what is expected */
+            r = file_wait_locked(f, cancel);
+        if (r == 0)
+            r = truncate_locked(f, 0, cancel);
+        if (r == 0 && f->conflict) {
+            g_free(f->expect);
+            f->expect = g_strdup("*");
+        }
+        file_leave_locked(f);
+    }
+    mutex_unlock(&f->lock);
+    cancel_unwatch(cancel, &watch);
+    return r;
+}
+
 int cache_file_truncate(struct cache_file *f, uint64_t size, struct cancel *cancel)
 {
     struct staging *s = NULL;

@@ -146,6 +146,8 @@ static int save_to(const struct recovered *e, const char *dir, const char *targe
         return CLI_OTHER;
     }
     int r = recovered_save(e, dir, fd, base, &report);
+    if (r == 0 && fsync(fd) < 0) /* before the copy may go */
+        r = -errno;
     if (close(fd) < 0 && r == 0)
         r = -errno;
     if (r == -ENODATA)

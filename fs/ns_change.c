@@ -421,8 +421,10 @@ int ns_unlink(struct fs *fs, struct inode *dir, const char *name, struct cancel 
     etag = g_strdup(i->etag);
     mutex_unlock(&i->lock);
     r = ns_orphan(i, cancel);
-    if (r < 0)
+    if (r < 0) {
+        ns_abandon(i); /* who closed meanwhile relies on it */
         return r;
+    }
     r = ns_is_named(i, name) ? ns_keep_directory(fs, dir, key, cancel) : -ESTALE; /* the kernel looks the name up again */
     if (r == 0 && in_bucket)
         r = failed ? ns_delete_known(fs, bucket, key, etag, cancel) : ns_delete_object(fs, bucket, key, cancel);

@@ -102,16 +102,8 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 /* Whoever replaces all of a file that could not be committed, because of someone else's version, means that one too. */
 static int truncate_all(struct call *c, struct inode *i, struct cache_file *f)
 {
-    g_autofree char *bucket = NULL, *key = NULL;
-    int r = 0;
+    int r = cache_file_conflicts(f) ? cache_file_replace(f, c->cancel) : cache_file_truncate(f, 0, c->cancel);
 
-    if (cache_file_conflicts(f)) {
-        r = inode_key(i, &bucket, &key);
-        if (r == 0)
-            r = cache_file_retarget(f, bucket, key, "*", c->cancel);
-    }
-    if (r == 0)
-        r = cache_file_truncate(f, 0, c->cancel);
     ns_written(i);
     return r;
 }

@@ -60,7 +60,7 @@ static void print_dirty(struct fs *fs, FILE *out)
         open = i->handles > 0;
         mutex_unlock(&i->lock);
         if (st.state != CACHE_CLEAN) {
-            g_autofree char *path = inode_path(i);
+            g_autofree char *path = g_strdelimit(inode_path(i), "\n", '?');
 
             fprintf(out, "dirty %s %s\n", open ? "open" : "closed", path);
             if (st.state == CACHE_FAILED)

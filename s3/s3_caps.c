@@ -9,11 +9,15 @@
  * server's. Where probing is not permitted, or no object can be put, that counts for the bucket
  * alone. A probe that failed for a passing reason (a timeout, 503) assumes nothing and is run again
  * at the next call.
+ *
+ * A process that is killed while it probes leaves its object and perhaps uploads of the same key. Each
+ * probe looks for what others have left OLD_NS ago; whoever still probes is younger than that.
  */
 #include <errno.h>
 #include <string.h>
 #include <uuid/uuid.h>
 
+#include "base/clock.h"
 #include "base/crc32c.h"
 #include "base/log.h"
 #include "s3/s3_op.h"
@@ -37,6 +41,7 @@ static ssize_t read_byte(void *ctx, uint64_t off, void *buf, size_t n)
 }
 
 #define BODY_MAX 2
+#define OLD_NS (15 * 60 * (int64_t)NSEC_PER_SEC)
 
 static uint32_t body_crc(uint64_t n)
 {
@@ -294,6 +299,44 @@ static void clean_up(struct probe *p)
     store_request_clear(&del);
 }
 
+static void end_uploads(struct probe *p, const char *key)
+{
+    struct store_request list = request(p, STORE_MPU_LIST, NULL);
+    list.prefix = key;
+    store_run(p->store, &list, NULL);
+    for (guint i = 0; list.res.entries && i < list.res.entries->len; i++) {
+        const struct store_entry *e = list.res.entries->pdata[i];
+        if (strcmp(e->key, key) != 0 || !e->upload_id) {
+            continue;
+        }
+        struct store_request abort = request(p, STORE_MPU_ABORT, key);
+        abort.upload_id = e->upload_id;
+        store_run(p->store, &abort, NULL);
+        store_request_clear(&abort);
+    }
+    store_request_clear(&list);
+}
+
+/* What other probes have left. */
+static void remove_leftovers(struct probe *p, const char *prefix)
+{
+    g_autofree char *names = g_strconcat(prefix, PROBE_NAME, NULL);
+    struct store_request list = request(p, STORE_LIST, NULL);
+    list.prefix = names;
+    store_run(p->store, &list, NULL);
+    for (guint i = 0; list.res.entries && i < list.res.entries->len; i++) {
+        const struct store_entry *e = list.res.entries->pdata[i];
+        if (!g_str_has_prefix(e->key, names) || e->mtime_ns == 0 || clock_real_ns() - e->mtime_ns < OLD_NS) {
+            continue;
+        }
+        end_uploads(p, e->key); /* first: the object is how they are found */
+        struct store_request del = request(p, STORE_DELETE, e->key);
+        store_run(p->store, &del, NULL);
+        store_request_clear(&del);
+    }
+    store_request_clear(&list);
+}
+
 /* Tags are not permitted to everyone who may write; that is no refusal of the probe. */
 static bool probe_head_tags(struct probe *p)
 {
@@ -355,6 +398,8 @@ static enum probed probe(struct s3 *s3, const char *bucket, struct store_caps *r
         *ret = (struct store_caps){0};
     } else if (p.refusal[0]) {
         warn_refused(s3, bucket, p.refusal);
+    } else if (tried) {
+        remove_leftovers(&p, s3->probe_prefix);
     }
     g_autofree char *names = store_caps_print(ret);
     log_debug("capabilities in %s:%s%s", bucket, names, p.passing ? " (not sure)" : "");

@@ -200,6 +200,45 @@ static void test_probe_buckets(struct fixture *f, gconstpointer log)
     store_free(s);
 }
 
+#define LEFT "<Contents><Key>.mlopsfs-probe-%s</Key><LastModified>%s</LastModified><ETag>e</ETag><Size>1</Size></Contents>"
+
+static bool requested(struct fixture *f, const char *what)
+{
+    for (unsigned i = 0; i < liar_requests(f->liar); i++) {
+        g_autofree char *q = liar_request(f->liar, i);
+        if (g_str_has_prefix(q, what)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* What somebody who was killed while probing has left; not what somebody is at. */
+static void test_probe_leftovers(struct fixture *f, gconstpointer log)
+{
+    struct store *s = open_probing(f, NULL);
+    g_autofree char *listed = g_strdup_printf("<ListBucketResult>" LEFT LEFT "</ListBucketResult>", "left",
+                                              "2020-01-01T00:00:00.000Z", "new", "2100-01-01T00:00:00.000Z");
+    liar_add(f->liar, (struct liar_step){.match = "GET /b?list-type", .reply = liar_reply(200, "", listed)});
+    liar_add(f->liar,
+             (struct liar_step){
+                 .match = "GET /b?",
+                 .reply = liar_reply(200, "", "<ListMultipartUploadsResult><Upload><Key>.mlopsfs-probe-left</Key><UploadId>U1</UploadId>"
+                                              "</Upload><Upload><Key>.mlopsfs-probe-left2</Key><UploadId>U2</UploadId></Upload>"
+                                              "</ListMultipartUploadsResult>")});
+    liar_say(f->liar, 200, ETAG, "");
+    liar_say(f->liar, 412, "", "<Error><Code>PreconditionFailed</Code></Error>");
+    liar_say(f->liar, 412, "", "<Error><Code>PreconditionFailed</Code></Error>");
+    always(f, NULL, 501, "NotImplemented");
+    struct store_caps c;
+    store_get_caps(s, "b", &c);
+    g_assert_true(requested(f, "DELETE /b/.mlopsfs-probe-left?uploadId=U1"));
+    g_assert_true(requested(f, "DELETE /b/.mlopsfs-probe-left HTTP"));
+    g_assert_false(requested(f, "DELETE /b/.mlopsfs-probe-left2"));
+    g_assert_false(requested(f, "DELETE /b/.mlopsfs-probe-new"));
+    store_free(s);
+}
+
 /* No key is left for a probe. */
 static void test_probe_long(struct fixture *f, gconstpointer log)
 {
@@ -224,6 +263,7 @@ int main(int argc, char **argv)
     CASE("probe-refused", test_probe_refused);
     CASE("probe-fails", test_probe_fails);
     CASE("probe-buckets", test_probe_buckets);
+    CASE("probe-leftovers", test_probe_leftovers);
     CASE("probe-long", test_probe_long);
     int r = g_test_run();
     g_unlink(log);
