@@ -219,7 +219,7 @@ static void test_probe_leftovers(struct fixture *f, gconstpointer log)
     struct store *s = open_probing(f, NULL);
     g_autofree char *listed = g_strdup_printf("<ListBucketResult>" LEFT LEFT "</ListBucketResult>", "left",
                                               "2020-01-01T00:00:00.000Z", "new", "2100-01-01T00:00:00.000Z");
-    liar_add(f->liar, (struct liar_step){.match = "GET /b?list-type", .reply = liar_reply(200, "", listed)});
+    liar_add(f->liar, (struct liar_step){.match = "GET /b?encoding-type=url&list-type", .reply = liar_reply(200, "", listed)});
     liar_add(f->liar,
              (struct liar_step){
                  .match = "GET /b?",
