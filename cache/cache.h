@@ -66,6 +66,9 @@ void cache_free(struct cache *c);                                 /* no file is 
  * are aborted there, also those whose creation was not answered (cache/sweep.h). What was written and not sealed goes to
  * `recovered`; of each such file a line is logged. Blocks on the disk, not on the network; once, before the files are used. */
 int cache_adopt(struct cache *c, bool (*adopted)(void *ctx, struct cache_file *f), void *ctx); /* -errno, logged */
+/* What other caches in dir have sealed for this bucket (NULL: any) and not brought there, as a set of records (char*, in no form that means
+ * anything) → "BUCKET/KEY" (char*): those of processes that run go to `held`, of ended ones to `left`. Disk. 0 or -errno. */
+int cache_list_sealed(const char *dir, const char *bucket, GHashTable *held, GHashTable *left);
 /* How many files' bytes it could not take over, and has put into `recovered`: unsealed ones, and sealed ones that cannot be read. */
 unsigned cache_parked(const struct cache *c);
 
@@ -158,8 +161,11 @@ int cache_file_tags_begin(struct cache_file *f, struct cancel *cancel, uint64_t 
 /* They were changed. False: a commit began meanwhile, and may have read them before: change them again. */
 bool cache_file_tags_end(struct cache_file *f, uint64_t begun);
 /* The name is gone: commits become no-ops that succeed, forever. With fetch_base the base's bytes that are
- * still needed are first brought into staging, so that open handles go on reading after the object is deleted. Waits for a commit under way. */
+ * still needed are first brought into staging, so that open handles go on reading after the object is deleted. Waits for a commit under way.
+ * What is sealed stays so until cache_file_bury(). */
 int cache_file_orphan(struct cache_file *f, bool fetch_base, struct cancel *cancel);
+/* After that, and once the object is deleted or another has its name: no replay brings it back. Disk. 0, or -errno: one may. */
+int cache_file_bury(struct cache_file *f);
 /* Throws away what was written and is not in the bucket: staged bytes, the journal's record, an upload of it. Waits for a commit under
  * way, which may yet bring it there. The file is of no use after that: its handles read, write and flush -ESTALE (the last once each),
  * and who wants the bucket's version makes another. 0; -ENODATA: nothing was uncommitted, and nothing is changed; -EINTR; -errno of the journal: as before. */
@@ -210,8 +216,11 @@ int cache_file_seal(struct cache_file *f, struct cancel *cancel);
 int cache_seal_synced(struct cache_handle *h, struct cancel *cancel);
 /* Stops waiting (the commit goes on): true and done never runs, or false and done has run or is about to. */
 bool cache_flush_cancel(struct cache_handle *h, struct cache_wait *w);
-/* cache_flush() and its cancelling without a handle: of no earlier error is told. False: there is nothing to commit, and done does not run. */
-bool cache_file_flush_start(struct cache_file *f, struct cache_wait *w);
+/* cache_flush() and its cancelling without a handle: of no earlier error is told. False: there is nothing to commit, and done does not run. With
+ * `sealed`, what somebody who has it open for writing has not sealed yet is no business of this commit: -EBUSY, unless others ask for it. */
+bool cache_file_flush_start(struct cache_file *f, bool sealed, struct cache_wait *w);
+/* One more, or one less, has it open for writing. */
+void cache_file_writer(struct cache_file *f, bool more);
 bool cache_file_flush_cancel(struct cache_file *f, struct cache_wait *w);
 /* The same, synchronously. -EINTR when cancelled (the commit goes on). */
 int cache_file_flush(struct cache_file *f, struct cancel *cancel);

@@ -26,6 +26,7 @@ struct waiter {
     uint64_t want; /* the generation that must be committed */
     struct cache_wait *w; /* NULL: a thread waits on the file's `changed` */
     struct cache_handle *handle;
+    bool sealed; /* does not want what a writer has not sealed yet */
     bool finished;
     int err;
 };
@@ -66,8 +67,8 @@ static void waiters_finish_locked(struct cache_file *f, uint64_t gen, int err)
     cond_broadcast(&f->changed);
 }
 
-static void wait_for_locked(struct cache_file *f, uint64_t gen, struct cache_handle *h,
-                            struct cache_wait *w)
+static struct waiter *wait_for_locked(struct cache_file *f, uint64_t gen, struct cache_handle *h,
+                                      struct cache_wait *w)
 {
     struct waiter *wt = g_new0(struct waiter, 1);
     wt->want = gen;
@@ -75,6 +76,24 @@ static void wait_for_locked(struct cache_file *f, uint64_t gen, struct cache_han
     wt->handle = h;
     w->layer = wt;
     g_queue_push_tail(&f->waiters, wt);
+    return wt;
+}
+
+static bool is_unsealed_locked(const struct cache_file *f)
+{
+    return f->data_gen > (f->recorded ? f->recorded_gen : 0);
+}
+
+/* Whether a writer is at what the next commit would take, and nobody has asked for that: it stays until somebody seals it. */
+static bool postpone_locked(struct cache_file *f)
+{
+    if (f->writers == 0 || !is_unsealed_locked(f) || g_queue_is_empty(&f->waiters))
+        return false;
+    for (GList *l = f->waiters.head; l; l = l->next)
+        if (!((struct waiter *)l->data)->sealed)
+            return false;
+    waiters_finish_locked(f, UINT64_MAX, -EBUSY);
+    return true;
 }
 
 void committer_wait_locked(struct cache_file *f, struct cache_handle *h, struct cache_wait *w)
@@ -135,14 +154,24 @@ bool cache_flush_cancel(struct cache_handle *h, struct cache_wait *w)
     return cache_file_flush_cancel(h->file, w);
 }
 
-bool cache_file_flush_start(struct cache_file *f, struct cache_wait *w)
+bool cache_file_flush_start(struct cache_file *f, bool sealed, struct cache_wait *w)
 {
     mutex_lock(&f->lock);
     bool any = file_dirty_locked(f) || f->commit != COMMIT_IDLE;
-    if (any)
-        committer_wait_locked(f, NULL, w);
+    if (any) {
+        wait_for_locked(f, f->gen, NULL, w)->sealed = sealed;
+        committer_start_locked(f);
+    }
     mutex_unlock(&f->lock);
     return any;
+}
+
+void cache_file_writer(struct cache_file *f, bool more)
+{
+    mutex_lock(&f->lock);
+    assert(more || f->writers > 0);
+    f->writers += more ? 1 : -1U;
+    mutex_unlock(&f->lock);
 }
 
 bool cache_file_flush_cancel(struct cache_file *f, struct cache_wait *w)
@@ -245,20 +274,26 @@ static struct extents *rebased_map_locked(struct commit *c)
     struct cache_file *f = c->file;
     struct extents *map = file_map_new(f);
     struct extent x;
+    bool all = f->data_gen <= c->gen; /* holes, too; and what is older than the object has nothing of it */
     for (uint64_t off = 0; extents_next(f->map, off, &x); off = x.off + x.len) {
+        if (all) {
+            if (x.kind == EXTENT_STAGED)
+                staging_drop(f->staging, x.src, x.len);
+            continue;
+        }
         bool sealed = x.kind == EXTENT_PUNCHED || x.kind == EXTENT_BASE ||
                       (x.kind == EXTENT_STAGED && x.src < c->staged_end);
         /* One extent may have been written before and after the seal. */
         uint64_t n = x.len;
         if (sealed && x.kind == EXTENT_STAGED && x.src + x.len > c->staged_end)
             n = c->staged_end - x.src;
-        if (f->data_gen <= c->gen)
-            sealed = true; /* holes, too */
         extents_set(map, x.off, n, sealed ? EXTENT_BASE : x.kind, sealed ? 0 : x.src);
         if (x.kind == EXTENT_STAGED && sealed)
             staging_drop(f->staging, x.src, n);
         x.len = n;
     }
+    if (all && f->base->object.size > 0)
+        extents_set(map, 0, f->base->object.size, EXTENT_BASE, 0);
     return map;
 }
 
@@ -301,6 +336,8 @@ static struct staging *idle_staging_locked(struct cache_file *f)
     if (!s || f->writing || staging_live(s) > 0)
         return NULL;
     f->staging = NULL;
+    if (f->drafted)
+        staging_reuse(s, NULL, 0); /* the draft's record names it */
     return s;
 }
 
@@ -350,7 +387,8 @@ static void commit_succeeded(struct commit *c, struct conflict *k)
     mutex_unlock(&f->lock);
     bool whole = c->nothing || headers_equal(&c->now.headers, &c->headers);
     /* Before its staging goes. Headers that the upload began without come with the next commit. */
-    (void)seal_forget(f, whole ? c->gen : 0, upload_id);
+    if (seal_renew(f, whole ? c->gen : 0, upload_id) == 0)
+        (void)seal_forget(f, whole ? c->gen : 0, upload_id);
     mutex_lock(&f->lock);
     struct staging *idle = idle_staging_locked(f);
     struct staging *s = f->staging ? staging_ref(f->staging) : NULL;
@@ -417,6 +455,10 @@ static bool commit_once(struct cache_file *f)
     for (bool again = true; again;) {
         struct commit c = {.file = f, .cache = f->cache};
         mutex_lock(&f->lock);
+        if (postpone_locked(f)) {
+            mutex_unlock(&f->lock);
+            break;
+        }
         begin_locked(&c);
         bool orphan = f->orphan;
         mutex_unlock(&f->lock);

@@ -514,19 +514,32 @@ static int make_local_locked(struct cache_file *f, bool fetch_base, struct cance
     }
 }
 
-/* No replay may bring it back: before the object is deleted. */
-int file_orphan_locked(struct cache_file *f)
+/* No replay may bring it back, and its upload is nobody's. */
+static int bury_locked(struct cache_file *f)
 {
-    f->orphan = true;
     mutex_unlock(&f->lock);
     int r = seal_forget(f, UINT64_MAX, NULL);
     mutex_lock(&f->lock);
+    if (r == 0)
+        stream_detach_locked(f, STREAM_ABORT);
+    return r;
+}
+
+int file_discard_locked(struct cache_file *f)
+{
+    f->orphan = true;
+    int r = bury_locked(f);
     f->orphan = r == 0;
-    if (r < 0)
-        return r;
-    f->fresh = false;
-    stream_detach_locked(f, STREAM_ABORT);
-    return 0;
+    f->fresh = f->fresh && r < 0;
+    return r;
+}
+
+int cache_file_bury(struct cache_file *f)
+{
+    mutex_lock(&f->lock);
+    int r = bury_locked(f);
+    mutex_unlock(&f->lock);
+    return r;
 }
 
 int cache_file_orphan(struct cache_file *f, bool fetch_base, struct cancel *cancel)
@@ -537,8 +550,10 @@ int cache_file_orphan(struct cache_file *f, bool fetch_base, struct cancel *canc
     int r = file_enter_locked(f, cancel);
     if (r == 0) {
         r = make_local_locked(f, fetch_base, cancel);
-        if (r == 0)
-            r = file_orphan_locked(f);
+        if (r == 0) {
+            f->orphan = true;
+            f->fresh = false;
+        }
         file_count_locked(f);
         file_leave_locked(f);
     }

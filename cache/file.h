@@ -138,6 +138,7 @@ struct cache_file {
     bool conflict;       /* a commit met someone else's version, and none has succeeded since */
     bool stays;          /* such a commit fails, whatever the cache does else: its name is about to be changed */
     bool base_gone;      /* the server has the base's bytes no more */
+    unsigned writers;    /* who have it open for writing */
     uint64_t err_seq;    /* rises with every failed commit */
     int err;             /* the last one's */
 };
@@ -183,7 +184,7 @@ void file_drafted_locked(struct cache_file *f, bool drafted);
 /* Unpins and frees; NULL is fine. Disk. */
 void file_pin_free(struct staging_pin *pin);
 /* Nothing of it is committed any more, by whatever mount; its upload is aborted. No commit is under way. Unlocks; disk. */
-int file_orphan_locked(struct cache_file *f);
+int file_discard_locked(struct cache_file *f);
 /* A new one without content or owner. */
 struct cache_file *file_new(struct cache *c, struct journal *j, uint64_t number, const char *bucket, const char *key);
 

@@ -276,6 +276,10 @@ static int add_known(const char *path, const char *bucket, const char *key, GHas
     db_close(db);
     if (fd >= 0)
         close(fd);
+    if (fd >= 0 && (r == -EUCLEAN || r == -EPROTO)) {
+        log_debug("the journal in %s cannot be read: which uploads it knows is not known", path);
+        r = 0; /* nobody creates any from it; parts tell of those that somebody has used */
+    }
     return r < 0 ? r : creating > 0 ? -EAGAIN : 0;
 }
 
@@ -297,6 +301,45 @@ int journal_known_uploads(const char *dir, const char *bucket, const char *key, 
     if (r < 0)
         g_clear_pointer(&ids, g_hash_table_unref);
     *ret = ids;
+    return r;
+}
+
+static int add_seals(sqlite3 *db, const char *instance, const char *bucket, GHashTable *to)
+{
+    g_autoptr(sqlite3_stmt) st = NULL;
+    int r = db_prepare(db, "SELECT s.file, s.gen, s.bucket, s.key FROM seals s, instance i WHERE ?1 IS NULL OR i.bucket IS ?1", &st);
+    if (r < 0)
+        return r;
+    journal_bind(st, 1, bucket);
+    while ((r = db_step(st)) == 1) {
+        g_autofree char *in = journal_column(st, 2), *key = journal_column(st, 3);
+        g_hash_table_replace(to, g_strdup_printf("%s/%lld/%lld", instance, (long long)sqlite3_column_int64(st, 0),
+                                                 (long long)sqlite3_column_int64(st, 1)),
+                             g_strdup_printf("%s/%s", in, key));
+    }
+    return r;
+}
+
+int journal_list_seals(const char *dir, const char *bucket, GHashTable *held, GHashTable *left)
+{
+    int parent = lock_parent(dir), r = MIN(parent, 0);
+    g_autoptr(GDir) d = g_dir_open(dir, 0, NULL);
+    const char *instance;
+    while (r == 0 && d && (instance = g_dir_read_name(d))) {
+        g_autofree char *lock = g_build_filename(dir, instance, "lock", NULL), *name = g_build_filename(dir, instance, DATABASE, NULL);
+        sqlite3 *db = NULL;
+        int fd = lock_file(lock, O_RDWR, LOCK_EX | LOCK_NB);
+        if (fd < 0 && fd != -EWOULDBLOCK)
+            continue; /* no instance */
+        r = db_open(name, fd < 0 ? DB_READONLY : 0, migrations, G_N_ELEMENTS(migrations), &db);
+        if (r == 0)
+            r = add_seals(db, instance, bucket, fd < 0 ? held : left);
+        db_close(db);
+        if (fd >= 0)
+            close(fd);
+    }
+    if (parent >= 0)
+        close(parent);
     return r;
 }
 
@@ -341,10 +384,12 @@ static int sync_dir(const char *path)
 int journal_sync(struct journal *j)
 {
     int r = sync_dir(j->dir);
-    if (r < 0)
-        return r;
     mutex_lock(&j->lock);
-    r = db_sync(j->db);
+    if (r == 0 || j->sync_err)
+        r = j->sync_err;
+    if (r == 0)
+        r = db_sync(j->db);
+    j->sync_err = r; /* the kernel tells of it once, and takes the pages for clean */
     mutex_unlock(&j->lock);
     return r;
 }

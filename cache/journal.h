@@ -100,6 +100,9 @@ int journal_new(const char *dir, const char *bucket, struct journal **ret);
  * any), and holds it. Empty ones are removed. Damaged ones are logged and left where they are.
  * *ret: struct journal*, the caller frees each. */
 int journal_adopt(const char *dir, const char *bucket, GPtrArray **ret);
+/* Adds what instances below dir have sealed for mounts of this bucket (NULL: of any), as "INSTANCE/FILE/GENERATION" → "BUCKET/KEY" (g_malloc):
+ * to `held` where a process holds the instance, else to `left`. Disk. 0 or -errno. */
+int journal_list_seals(const char *dir, const char *bucket, GHashTable *held, GHashTable *left);
 void journal_free(struct journal *j);
 
 const char *journal_dir(const struct journal *j);

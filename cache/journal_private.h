@@ -12,6 +12,7 @@
 struct journal {
     char *parent, *dir;
     int lock_fd;
+    int sync_err;   /* lock: of the first journal_sync() that failed */
     bool same_boot; /* constant once it is open: see journal_is_of_this_boot() */
     atomic_uint_fast64_t number;
     struct mutex lock;

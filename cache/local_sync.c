@@ -30,6 +30,7 @@ struct local_sync {
     bool stop;     /* lock */
     bool running;  /* lock: one run at a time */
     GQueue files;  /* lock: cache_file*, by their sync_link */
+    GPtrArray *stuck; /* who runs: struct staging_pin*, of a journal that could not be synced */
 };
 
 /* ---- the list ---- */
@@ -86,31 +87,9 @@ static GPtrArray *take_all(struct local_sync *ls)
 
 /* ---- one file ---- */
 
-static int sync_staging(struct cache_file *f)
-{
-    mutex_lock(&f->lock);
-    struct staging_pin *pin = f->recorded && !f->recorded_synced ? f->recorded_pin : NULL;
-    struct staging *s = pin ? staging_ref(pin->s) : NULL;
-    mutex_unlock(&f->lock);
-    int r = s ? staging_sync(s) : 0;
-    staging_unref(s);
-    return r;
-}
-
-/* The seal that was there before the staged bytes were synced is marked. What a seal marked before
- * it refers to goes to `old`: to be let go of when the journal is on the disk. */
 static int sync_file(struct cache_file *f, GPtrArray *old)
 {
-    int r;
-    do {
-        mutex_lock(&f->lock);
-        uint64_t gen = f->recorded_gen;
-        bool due = f->recorded && !f->recorded_synced;
-        mutex_unlock(&f->lock);
-        r = due ? sync_staging(f) : 0;
-        if (due && r == 0)
-            r = seal_mark_synced(f, gen, old);
-    } while (r == -EAGAIN); /* a newer one has taken its place: it is that which must not be lost */
+    int r = seal_sync(f, old);
     if (r < 0)
         log_error_errno(r, "%s/%s: what was written to it cannot be brought to the disk: it would not survive a power cut",
                         f->bucket, f->key);
@@ -174,6 +153,8 @@ static int run(struct local_sync *ls, GPtrArray *files)
         err = err ? err : r;
     }
     int r = files->len > 0 ? sync_journals(ls->cache) : 0;
+    if (r < 0) /* what the disk has of the journal may refer to it for good */
+        g_ptr_array_extend_and_steal(ls->stuck, g_steal_pointer(&old));
     return err ? err : r;
 }
 
@@ -229,11 +210,10 @@ int local_sync_new(struct cache *c, uint64_t period_ns, struct local_sync **ret)
     mutex_init(&ls->lock, RANK_LOCAL_SYNC);
     cond_init(&ls->changed);
     g_queue_init(&ls->files);
+    ls->stuck = g_ptr_array_new_with_free_func(free_pin);
     int r = thread_start(&ls->thread, "local-sync", sync_loop, ls);
     if (r < 0) {
-        cond_fini(&ls->changed);
-        mutex_fini(&ls->lock);
-        g_free(ls);
+        local_sync_free(ls);
         return r;
     }
     *ret = ls;
@@ -256,6 +236,7 @@ void local_sync_free(struct local_sync *ls)
 {
     if (!ls)
         return;
+    g_ptr_array_unref(ls->stuck);
     cond_fini(&ls->changed);
     mutex_fini(&ls->lock);
     g_free(ls);

@@ -63,7 +63,8 @@ static int verify(struct staging *s, const struct extents *map)
     return r;
 }
 
-static int open_staging(struct cache_file *f, const struct journal_seal *s)
+/* has_older: a power cut may yet bring back a seal before s, so what only that refers to stays until s is synced. */
+static int open_staging(struct cache_file *f, const struct journal_seal *s, bool has_older)
 {
     g_autofree char *path = journal_staging_path(f->journal, s->staging);
     struct staging *staging = NULL;
@@ -76,7 +77,7 @@ static int open_staging(struct cache_file *f, const struct journal_seal *s)
     if (r < 0)
         return r;
     staging_keep(staging, true); /* as long as the record is there */
-    r = drop_unreferenced(staging, s->map);
+    r = has_older ? 0 : drop_unreferenced(staging, s->map);
     staging_restore(staging, (const struct sum *)(const void *)s->sums->data, s->sums->len);
     if (r == 0 && !journal_is_of_this_boot(f->journal))
         r = verify(staging, s->map);
@@ -89,6 +90,10 @@ static int open_staging(struct cache_file *f, const struct journal_seal *s)
     f->staging_number = s->staging;
     f->recorded_pin = g_new0(struct staging_pin, 1);
     staging_pin(staging, f->recorded_pin);
+    if (has_older && !s->synced) {
+        f->synced_pin = g_new0(struct staging_pin, 1);
+        staging_pin(staging, f->synced_pin);
+    }
     return 0;
 }
 
@@ -111,6 +116,7 @@ static void restore_state(struct cache_file *f, const struct journal_seal *s)
     store_headers_copy(&f->headers, &s->headers);
     restore_map(f, s->map);
     f->gen = f->recorded_gen = s->gen;
+    f->recorded_synced = s->synced;
     f->data_dirty = s->data_dirty;
     f->headers_dirty = s->headers_dirty;
     f->moved = s->moved;
@@ -137,32 +143,15 @@ static void distrust_parts(struct journal_upload *u, const struct extents *map)
     }
 }
 
-/* The recorded seal is the only one from now on: the garbage of its staging may be given back. */
-static void settle_record(struct cache_file *f, const struct journal_seal *s, bool has_older)
-{
-    bool same_boot = journal_is_of_this_boot(f->journal);
-    int r = 0;
-    f->recorded_synced = s->synced;
-    if (s->synced || (same_boot && !has_older))
-        return;
-    if (same_boot && f->staging)
-        r = staging_sync(f->staging);
-    if (r == 0)
-        r = journal_mark_synced(f->journal, s->file, s->gen);
-    f->recorded_synced = r == 0;
-    if (r < 0 && f->staging) { /* then the older one stays, with its bytes */
-        f->synced_pin = g_new0(struct staging_pin, 1);
-        staging_pin(f->staging, f->synced_pin);
-    }
-}
-
 static void restore_locked(struct cache_file *f, const struct journal_content *content, const struct journal_seal *s, bool upload)
 {
     restore_state(f, s);
     for (guint i = 0; i < content->attempts->len; i++) {
         const struct journal_attempt *a = content->attempts->pdata[i];
-        if (a->file == s->file && a->gen <= s->gen)
-            outcome_restore_locked(f, a);
+        if (a->file != s->file)
+            continue;
+        outcome_restore_locked(f, a); /* a later one may have become the object before the power went */
+        f->gen = MAX(f->gen, a->gen);
     }
     if (upload)
         stream_restore_locked(f, s->upload);
@@ -176,11 +165,9 @@ static int file_of_seal(struct cache *c, struct journal *j, const struct journal
 {
     struct cache_file *f = file_new(c, j, s->file, s->bucket, s->key);
     bool upload = same_target(s, s->upload);
-    int r = open_staging(f, s);
+    int r = open_staging(f, s, has_older);
     if (r == 0 && !upload && extents_has(s->map, 0, UINT64_MAX, EXTENT_PUNCHED))
         r = -ENODATA;
-    if (r == 0)
-        settle_record(f, s, has_older);
     mutex_lock(&f->lock);
     f->kept = true; /* whatever happens, until it is in the bucket */
     if (r == 0)
@@ -375,6 +362,11 @@ static int adopt(struct cache *c, struct journal *j, bool (*adopted)(void *ctx, 
     }
     abort_leftovers(c, j, content);
     return 0;
+}
+
+int cache_list_sealed(const char *dir, const char *bucket, GHashTable *held, GHashTable *left)
+{
+    return journal_list_seals(dir, bucket, held, left);
 }
 
 unsigned cache_parked(const struct cache *c)

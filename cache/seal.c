@@ -213,24 +213,44 @@ int seal_record(struct commit *c)
     return r < 0 ? failed(c, r) : 0;
 }
 
-int seal_mark_synced(struct cache_file *f, uint64_t gen, GPtrArray *old)
+/* Within enter_locked(): unlocks. */
+static int mark_synced_locked(struct cache_file *f, GPtrArray *old)
 {
-    int r = 0;
-    mutex_lock(&f->lock);
-    enter_locked(f);
-    bool same = f->recorded && f->recorded_gen == gen;
+    uint64_t gen = f->recorded_gen;
     mutex_unlock(&f->lock);
-    if (same)
-        r = journal_mark_synced(f->journal, f->number, gen);
+    int r = journal_mark_synced(f->journal, f->number, gen);
     mutex_lock(&f->lock);
-    if (!same && f->recorded)
-        r = -EAGAIN;
-    if (same && r == 0) {
+    if (r == 0) {
         f->recorded_synced = true;
         if (f->synced_pin)
             g_ptr_array_add(old, g_steal_pointer(&f->synced_pin));
     }
-    leave_locked(f);
+    return r;
+}
+
+int seal_sync(struct cache_file *f, GPtrArray *old)
+{
+    int r = 0;
+    mutex_lock(&f->lock);
+    /* What takes the place of a seal while its bytes are synced must not be lost either. Closes wait for the second try. */
+    for (bool held = false, again = true; again; held = true) {
+        if (held)
+            enter_locked(f);
+        uint64_t gen = f->recorded_gen;
+        bool due = f->recorded && !f->recorded_synced;
+        struct staging *s = due && f->recorded_pin ? staging_ref(f->recorded_pin->s) : NULL;
+        mutex_unlock(&f->lock);
+        r = s ? staging_sync(s) : 0;
+        staging_unref(s);
+        mutex_lock(&f->lock);
+        if (!held)
+            enter_locked(f);
+        bool still = f->recorded && !f->recorded_synced;
+        if (r == 0 && due && still && f->recorded_gen == gen)
+            r = mark_synced_locked(f, old);
+        again = r == 0 && due && still && f->recorded_gen != gen;
+        leave_locked(f);
+    }
     mutex_unlock(&f->lock);
     return r;
 }
@@ -291,6 +311,11 @@ int cache_file_seal(struct cache_file *f, struct cancel *cancel)
     mutex_lock(&f->lock);
     int r = wait_for_upload_locked(f, cancel);
     enter_locked(f); /* from here to its end no other record comes in between, nor goes */
+    while (r == 0 && f->commit == COMMIT_RUNNING && is_punched_locked(f)) { /* it has begun meanwhile */
+        leave_locked(f);
+        r = wait_for_upload_locked(f, cancel);
+        enter_locked(f);
+    }
     if (r == 0 && file_dirty_locked(f) && !seal_is_recorded_locked(f)) {
         seal_take_locked(&c);
         *c.uuid = '\0'; /* no request goes with it */
@@ -306,6 +331,16 @@ int cache_file_seal(struct cache_file *f, struct cancel *cancel)
     seal_clear(&c);
     cancel_unwatch(cancel, &watch);
     return r;
+}
+
+int seal_renew(struct cache_file *f, uint64_t gen, const char *upload_id)
+{
+    mutex_lock(&f->lock);
+    bool stays = upload_id && f->recorded && f->recorded_gen > gen;
+    if (stays)
+        f->recorded_gen = 0;
+    mutex_unlock(&f->lock);
+    return stays ? cache_file_seal(f, NULL) : 0;
 }
 
 int cache_seal(struct cache_handle *h, struct cancel *cancel)

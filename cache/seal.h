@@ -21,11 +21,14 @@ int seal_record(struct commit *c);
 /* What was recorded up to generation gen is in the bucket, or is to be forgotten; so is the upload (NULL: none), which was completed.
  * Disk; no lock held. 0, or -errno (logged): it is still known. */
 int seal_forget(struct cache_file *f, uint64_t gen, const char *upload_id);
+/* Before that: what is recorded of a later generation, and refers to an upload that is an object now, is recorded anew, over that object.
+ * By the commit itself. As above. */
+int seal_renew(struct cache_file *f, uint64_t gen, const char *upload_id);
 
-/* The staged bytes of the seal of generation gen are on the disk: marks it, if it is the recorded one still. What an older seal refers to
- * is appended to `old` (struct staging_pin*): file_pin_free() it once the journal is on the disk too. Disk; no lock held. 0; -EAGAIN: another
- * one is recorded by now, and nothing is marked; -errno. */
-int seal_mark_synced(struct cache_file *f, uint64_t gen, GPtrArray *old);
+/* Brings the staged bytes of the recorded seal to the disk and marks it as synced; so a seal that takes its place meanwhile. What an older
+ * seal refers to is appended to `old` (struct staging_pin*): file_pin_free() it once the journal is on the disk too. Disk; no lock held. 0 or
+ * -errno. */
+int seal_sync(struct cache_file *f, GPtrArray *old);
 
 /* Before MPU_CREATE is requested, and so that nothing that it makes is ever left behind. Disk. 0 or -errno (logged): no request. */
 int seal_upload_intended(struct cache_file *f, const char *bucket, const char *key, const char *uuid);

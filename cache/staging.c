@@ -41,6 +41,7 @@ struct staging {
     int fd;
     struct sums *sums; /* of what is filled and not buried */
     char *path; /* NULL: it has no name */
+    atomic_int sync_err; /* of the first sync that failed */
     atomic_bool kept;
     struct staging_spares *spares; /* where its file goes; NULL: nowhere */
     uint64_t number;               /* there */
@@ -93,6 +94,7 @@ static struct staging *staging_of(int fd, const char *path, struct budget *budge
 {
     struct staging *s = g_new0(struct staging, 1);
     atomic_init(&s->refs, 1);
+    atomic_init(&s->sync_err, 0);
     atomic_init(&s->kept, false);
     s->fd = fd;
     s->path = g_strdup(path);
@@ -343,10 +345,13 @@ int staging_verify(struct staging *s, uint64_t off, uint64_t n)
 int staging_sync(struct staging *s)
 {
     s->spares = NULL; /* a record that was synced may come back with a power cut: its file must then be gone, not another's */
-    while (fdatasync(s->fd) < 0)
+    int r = atomic_load(&s->sync_err);
+    while (r == 0 && fdatasync(s->fd) < 0)
         if (errno != EINTR)
-            return -errno;
-    return 0;
+            r = -errno;
+    if (r < 0) /* the kernel tells of it once, and takes the pages for clean */
+        atomic_store(&s->sync_err, r);
+    return r;
 }
 
 int staging_read(struct staging *s, uint64_t off, void *buf, size_t n)

@@ -54,7 +54,7 @@ int cache_file_discard(struct cache_file *f, struct cancel *cancel)
         while (r == 0 && f->commit != COMMIT_IDLE)
             r = file_wait_locked(f, cancel);
         if (r == 0)
-            r = file_dirty_locked(f) ? file_orphan_locked(f) : -ENODATA;
+            r = file_dirty_locked(f) ? file_discard_locked(f) : -ENODATA;
         if (r == 0)
             s = drop_content_locked(f);
         file_count_locked(f);

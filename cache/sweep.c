@@ -212,7 +212,7 @@ static void sweep_key(struct sweep *s, struct pass *p, const struct key *k)
     }
     for (guint i = 0; n >= 0 && i < k->intents->len; i++) {
         const struct journal_intent *in = k->intents->pdata[i];
-        if ((guint)n >= k->intents->len || is_settled(s, in))
+        if (is_settled(s, in)) /* what was found may be of another try than the one that is on its way yet */
             (void)journal_intent_ended(k->journal, in->uuid);
         else
             p->left = true;

@@ -107,6 +107,11 @@ static int sync_source(const char *source, const char *conf, char **options)
 
         int running = sync_running(&c);
         code = code ? code : running;
+        if (code == CLI_OK) { /* else what is left has been said */
+            cli_progress_init(&p, stdout);
+            code = offline_wait(&c, cli_drain_line, &p);
+            cli_progress_end(&p);
+        }
     }
     config_clear(&c);
     return code;

@@ -102,6 +102,10 @@ static void item_tried(struct item *it, int r)
 {
     bool first = it->pause_ns == FIRST_NS, again = r < 0 && may_pass(r) && !cancel_fired(it->commits->fs->ending);
 
+    if (r == -EBUSY) { /* who has it open comes here when he closes it */
+        item_end(it);
+        return;
+    }
     if (r < 0 && r != -EINTR && first) {
         g_autofree char *path = inode_path(it->inode);
 
@@ -134,7 +138,7 @@ static void run(struct item *it)
 
     it->wait = (struct cache_wait){.done = item_done, .ctx = it};
     mutex_lock(&c->lock);
-    runs = !c->ended && !cancel_fired(c->fs->ending) && cache_file_flush_start(it->file, &it->wait);
+    runs = !c->ended && !cancel_fired(c->fs->ending) && cache_file_flush_start(it->file, true, &it->wait);
     if (runs)
         g_hash_table_add(c->running, it);
     mutex_unlock(&c->lock);

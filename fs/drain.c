@@ -70,7 +70,7 @@ static void item_done(struct cache_wait *w, int err)
 static void commit(struct item *it)
 {
     it->wait = (struct cache_wait){.done = item_done, .ctx = it};
-    if (!cache_file_flush_start(it->file, &it->wait))
+    if (!cache_file_flush_start(it->file, false, &it->wait))
         item_end(it, 0);
 }
 

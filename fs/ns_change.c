@@ -397,7 +397,24 @@ void ns_mark_unlinked(struct inode *i)
 void ns_discard(struct inode *i)
 {
     (void)cache_file_orphan(i->file, false, NULL);
+    (void)cache_file_bury(i->file);
     ns_mark_unlinked(i);
+}
+
+int ns_bury(struct inode *i)
+{
+    struct cache_file *f = NULL;
+    int r;
+
+    mutex_lock(&i->lock);
+    if (i->file)
+        f = cache_file_ref(i->file);
+    mutex_unlock(&i->lock);
+    if (!f)
+        return 0;
+    r = cache_file_bury(f);
+    cache_file_unref(f);
+    return r;
 }
 
 int ns_unlink(struct fs *fs, struct inode *dir, const char *name, struct cancel *cancel)
@@ -428,6 +445,8 @@ int ns_unlink(struct fs *fs, struct inode *dir, const char *name, struct cancel 
     r = ns_is_named(i, name) ? ns_keep_directory(fs, dir, key, cancel) : -ESTALE; /* the kernel looks the name up again */
     if (r == 0 && in_bucket)
         r = failed ? ns_delete_known(fs, bucket, key, etag, cancel) : ns_delete_object(fs, bucket, key, cancel);
+    if (r == 0) /* not before: until then what was closed must not be lost */
+        r = ns_bury(i);
     if (r < 0) {
         ns_abandon(i);
         return r;

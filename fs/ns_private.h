@@ -25,6 +25,8 @@ int ns_delete_known(struct fs *fs, const char *bucket, const char *key, const ch
 /* The inode's name is about to go: nothing uncommitted of it may come back; open handles go on reading,
  * from staging, where that has room for what they need. */
 int ns_orphan(struct inode *i, struct cancel *cancel);
+/* After ns_orphan(), and once the name is gone from the bucket, or another's. 0, or -errno: a crash may bring it back. */
+int ns_bury(struct inode *i);
 /* After ns_orphan(), the name stayed after all: what is uncommitted will be committed. */
 void ns_abandon(struct inode *i);
 /* The same for its file: commits what is uncommitted, unless it is open for writing. */

@@ -50,7 +50,7 @@ static int drop_old(struct fs *fs, struct inode *dir, const char *bucket, const 
 }
 
 static int move_file(struct fs *fs, struct inode *i, struct cache_file *f, struct inode *dir, const char *bucket,
-                     const char *key, const char *to_bucket, const char *to_key, const char *expect)
+                     const char *key, const char *to_bucket, const char *to_key, const char *expect, struct inode *over)
 {
     g_autofree char *old_etag = NULL;
     int r;
@@ -64,7 +64,11 @@ static int move_file(struct fs *fs, struct inode *i, struct cache_file *f, struc
         g_free(old_etag);
         old_etag = g_strdup(i->etag);
         mutex_unlock(&i->lock);
-        r = cache_file_flush(f, NULL);
+        /* From here on a crash brings this under the new name; what had it was closed, too, and is not let go of before. */
+        if (over && (r = cache_file_seal(f, NULL)) == 0)
+            r = ns_bury(over);
+        if (r == 0)
+            r = cache_file_flush(f, NULL);
         if (r < 0) {
             (void)cache_file_retarget(f, bucket, key, old_etag, NULL);
             (void)cache_file_seal(f, NULL); /* the journal has the new name of it */
@@ -90,7 +94,7 @@ static int rename_file(struct fs *fs, struct inode *i, struct cache_file *f, str
         mutex_unlock(&over->lock);
     }
     if (r == 0)
-        r = move_file(fs, i, f, dir, bucket, key, to_bucket, to_key, expect);
+        r = move_file(fs, i, f, dir, bucket, key, to_bucket, to_key, expect, over);
     if (r < 0 && over)
         ns_abandon(over);
     if (r < 0)

@@ -116,6 +116,70 @@ static int commit_all(struct offline *o, void (*line)(void *ctx, const char *tex
     return o->failed->len > 0 ? EXIT_OTHER : 0;
 }
 
+static bool any_of(GHashTable *first, GHashTable *now)
+{
+    GHashTableIter it;
+    gpointer record;
+
+    g_hash_table_iter_init(&it, first);
+    while (g_hash_table_iter_next(&it, &record, NULL))
+        if (g_hash_table_contains(now, record))
+            return true;
+    return false;
+}
+
+static int say_left(GHashTable *left, void (*line)(void *ctx, const char *text), void *ctx)
+{
+    GHashTableIter it;
+    gpointer name;
+
+    g_hash_table_iter_init(&it, left);
+    while (g_hash_table_iter_next(&it, NULL, &name)) {
+        g_autofree char *text = g_strdup_printf(DRAIN_FAILED "s3://%s: what was closed of it is not in the bucket, and stays in cache_dir: "
+                                                "try again", (char *)name);
+
+        line(ctx, g_strdelimit(text, "\n", '?'));
+    }
+    return g_hash_table_size(left) > 0 ? EXIT_OTHER : 0;
+}
+
+static GHashTable *records(void)
+{
+    return g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
+}
+
+int offline_wait(const struct config *c, void (*line)(void *ctx, const char *text), void *ctx)
+{
+    g_autofree char *dir = stack_journals(c);
+    g_autoptr(GHashTable) first = NULL;
+    struct mutex lock;
+    struct cond never;
+    bool wait = true;
+    int code = 0;
+
+    mutex_init(&lock, RANK_LEAF);
+    cond_init(&never);
+    while (wait) {
+        g_autoptr(GHashTable) held = records(), left = records();
+
+        if (cache_list_sealed(dir, c->bucket, held, left) < 0)
+            break; /* no cache, no journal */
+        if (!first)
+            first = g_hash_table_ref(held);
+        code = say_left(left, line, ctx);
+        wait = code == 0 && any_of(first, held);
+        if (wait) {
+            line(ctx, "waiting for a mount that is ending");
+            mutex_lock(&lock);
+            (void)cond_wait_until(&never, &lock, clock_mono_ns() + PROGRESS_NS);
+            mutex_unlock(&lock);
+        }
+    }
+    cond_fini(&never);
+    mutex_fini(&lock);
+    return code;
+}
+
 int offline_sync(const struct config *c, void (*line)(void *ctx, const char *text), void *ctx)
 {
     struct offline o = {.files = g_ptr_array_new_with_free_func(g_free), .failed = g_ptr_array_new_with_free_func(g_free)};

@@ -11,3 +11,6 @@ struct config;
  * it was. Returns an exit code of fs/mount.h: 0 when nothing is left; blocks on the server. One thread: nothing else of the file system
  * runs in this process. */
 int offline_sync(const struct config *c, void (*line)(void *ctx, const char *text), void *ctx);
+/* Waits for what other processes have sealed by now, mounts that are ending or that are not ours, until it is in the bucket or given up.
+ * Then says what is left of ended ones. line() and the exit code as above. */
+int offline_wait(const struct config *c, void (*line)(void *ctx, const char *text), void *ctx);

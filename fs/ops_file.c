@@ -44,6 +44,8 @@ static void handle_end(struct opened *o)
         h->inode->writers--;
     mutex_unlock(&h->inode->lock);
     if (h->writable)
+        cache_file_writer(h->file, false);
+    if (h->writable)
         ns_commit_later(h->fs, h->inode, h->file); /* also what came after the last FLUSH: a shared mapping's pages */
     cache_handle_free(h->data);
     ns_file_put(h->inode);
@@ -68,6 +70,8 @@ static void handle_new(struct fs *fs, struct inode *i, struct cache_file *f, str
     h->file = f;
     h->data = cache_handle_new(f);
     h->writable = (fi->flags & O_ACCMODE) != O_RDONLY || (fi->flags & O_TRUNC);
+    if (h->writable)
+        cache_file_writer(f, true);
     fi->fh = (uint64_t)(uintptr_t)h;
     fi->keep_cache = 1;
     fi->noflush = !h->writable;

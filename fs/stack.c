@@ -161,11 +161,18 @@ char *stack_dir(const struct config *c)
     return g_build_filename(c->cache_dir, id, NULL);
 }
 
+char *stack_journals(const struct config *c)
+{
+    g_autofree char *dir = stack_dir(c);
+
+    return g_build_filename(dir, "journal", NULL);
+}
+
 static int make_dirs(struct fs *fs, const struct config *c, char **ret_staging)
 {
     g_autofree char *dir = stack_dir(c);
 
-    *ret_staging = g_build_filename(dir, "journal", NULL);
+    *ret_staging = stack_journals(c);
     if (g_mkdir_with_parents(*ret_staging, 0700) < 0 || access(*ret_staging, W_OK | X_OK) < 0) {
         log_error_errno(-errno, "cannot use cache directory %s (option cache_dir)", *ret_staging);
         return EXIT_CONFIG;

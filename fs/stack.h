@@ -12,6 +12,8 @@ int stack_open(struct fs *fs, const struct config *config);
 
 /* CACHE_DIR/ID, where ID stands for the server: the catalog's and the journals' place. The caller frees. */
 char *stack_dir(const struct config *config);
+/* Where, within it, the cache has its journals. g_free. */
+char *stack_journals(const struct config *config);
 /* Only store and cache: for work without a mount. Nothing is adopted, nobody has committed() called. */
 int stack_open_cache(struct fs *fs, const struct config *config);
 /* Says so in the log, if cache_dir is on a file system that does not last (stack_open() does it, too). */

@@ -283,6 +283,7 @@ static void test_gone(void)
     g_assert_cmpint(cache_write(h, "third", 5, 0, false, NULL), ==, 0);
     wait_drafted(f);
     g_assert_cmpint(cache_file_orphan(f, false, NULL), ==, 0);
+    g_assert_cmpint(cache_file_bury(f), ==, 0);
     cache_get_stats(r->w.cache, &st);
     g_assert_cmpuint(st.drafted_files, ==, 0);
     g_autoptr(GPtrArray) files = restart(r, f, h, 0);

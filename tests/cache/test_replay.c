@@ -142,6 +142,7 @@ static void run_edit(bool applied, bool foreign)
         g_assert_cmpint(r, ==, -ESTALE);
         assert_object(&k->w, "k", "theirs", 6);
         g_assert_cmpint(cache_file_orphan(f, false, NULL), ==, 0); /* they are to stay */
+        g_assert_cmpint(cache_file_bury(f), ==, 0);
     } else {
         g_assert_cmpint(r, ==, 0);
         assert_object(&k->w, "k", all, n);
@@ -370,6 +371,7 @@ static void test_whatever(void)
     g_assert_cmpint(cache_file_flush(f, NULL), ==, -ESTALE);
     assert_object(&k->w, "k", "theirs", 6);
     g_assert_cmpint(cache_file_orphan(f, false, NULL), ==, 0);
+    g_assert_cmpint(cache_file_bury(f), ==, 0);
     cache_file_unref(f);
     crash_free(k);
 }

@@ -255,6 +255,7 @@ static void test_orphan(void)
     struct cache_handle *h = cache_handle_new(f);
     g_assert_cmpint(cache_write(h, "ab", 2, 4, false, NULL), ==, 0);
     g_assert_cmpint(cache_file_orphan(f, true, NULL), ==, 0);
+    g_assert_cmpint(cache_file_bury(f), ==, 0);
     fake_store_delete(w->fake, "b", "k");
     g_assert_false(cache_file_dirty(f));
     char got[20];
@@ -272,6 +273,7 @@ static void test_orphan(void)
     h = cache_handle_new(f);
     g_free(write_in_order(h, 3 * PART));
     g_assert_cmpint(cache_file_orphan(f, true, NULL), ==, 0);
+    g_assert_cmpint(cache_file_bury(f), ==, 0);
     g_assert_cmpint(flush(h), ==, 0);
     g_assert_null(fake_store_get(w->fake, "b", "s", NULL));
     cache_handle_free(h);

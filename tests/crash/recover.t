@@ -131,6 +131,21 @@ is "$?" 5 "a file that somebody else has changed: sync fails"
 like "$(<"$T/err")" "s3://testbucket/closed: somebody else has changed" "and says which and why"
 is "$(s3_get closed)" theirs "theirs stays"
 
+# ---- sync while a mount is ending ----
+mnt_up commit=background op_timeout=60s || bail_out "no mount"
+kill -STOP "$server_pid"
+cp "$T/small" "$MNT/ending"
+umount "$MNT" 2>/dev/null || fusermount3 -u "$MNT"
+offline s3://testbucket >"$T/out" 2>"$T/err" &
+waiting=$!
+wait_until 30 grep -q "waiting for a mount that is ending" "$T/out"
+ok $? "sync waits for a mount that is ending"
+kill -CONT "$server_pid"
+wait $waiting
+is "$?" 0 "and ends when it has"
+is "$(s3_sha ending)" "$(sha "$T/small")" "with what was closed in the bucket"
+mnt_reap
+
 # ---- where the cache is ----
 if [ "$(stat -f -c %T /dev/shm)" = tmpfs ]; then
     d=$(mktemp -d /dev/shm/mlopsfs-cache.XXXXXX)
