@@ -177,9 +177,7 @@ int conflict_resolve(struct commit *c, struct conflict *k)
         expect(c, etag);
         return 0;
     }
-    /* What an earlier mount left may be older than what is there. */
-    bool both = c->cache->on_conflict == CACHE_CONFLICT_KEEP_BOTH || c->file->journal != c->cache->journal;
-    if (k->key || (etag && both))
+    if (k->key || (etag && c->cache->on_conflict == CACHE_CONFLICT_KEEP_BOTH))
         return go_aside(c, k);
     expect(c, etag); /* where there is nothing any more, there are no two to keep */
     return 0;

@@ -75,8 +75,8 @@ is "$(s3_sha dir/streamed)" "$(sha "$T/streamed")" "and the one whose upload had
 cmd_ok "no upload of ours is left" wait_until 60 eval '[ "$(n_uploads)" = 1 ]'
 is "$(uploads)" "<UploadId>$theirs" "and theirs is"
 s3_curl "$S3_BUCKET/edited?uploadId=$theirs" -f -X DELETE
-mnt_again
-cmd_ok "nothing is left of the journals" wait_until 60 alone
+alone_again() { mnt_again && alone; } # what was adopted goes with its mount, and unanswered requests are waited for
+cmd_ok "nothing is left of the journals" wait_until 120 alone_again
 is "$(sha "$MNT/dir/deep/big")" "$(sha "$T/big")" "after another mount it is the same"
 
 # A mount that is killed while the server is away.

@@ -133,17 +133,21 @@ is "$(s3_get closed)" theirs "theirs stays"
 
 # ---- sync while a mount is ending ----
 mnt_up commit=background op_timeout=60s || bail_out "no mount"
+writer ending "$T/big" go.ending
 kill -STOP "$server_pid"
-cp "$T/small" "$MNT/ending"
+: >"$T/go.ending"
+wait_until 60 grep -q closed "$T/go.ending.out"
 umount "$MNT" 2>/dev/null || fusermount3 -u "$MNT"
+kill -STOP "$(mnt_pid)"
+kill -CONT "$server_pid"
 offline s3://testbucket >"$T/out" 2>"$T/err" &
 waiting=$!
 wait_until 30 grep -q "waiting for a mount that is ending" "$T/out"
 ok $? "sync waits for a mount that is ending"
-kill -CONT "$server_pid"
+kill -CONT "$(mnt_pid)"
 wait $waiting
 is "$?" 0 "and ends when it has"
-is "$(s3_sha ending)" "$(sha "$T/small")" "with what was closed in the bucket"
+is "$(s3_sha ending)" "$(sha "$T/big")" "with what was closed in the bucket"
 mnt_reap
 
 # ---- where the cache is ----
