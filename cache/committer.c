@@ -456,6 +456,7 @@ static bool commit_once(struct cache_file *f)
         struct commit c = {.file = f, .cache = f->cache};
         mutex_lock(&f->lock);
         if (postpone_locked(f)) {
+            conflict_revert_locked(f, &conflict);
             mutex_unlock(&f->lock);
             break;
         }

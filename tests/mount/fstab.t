@@ -9,7 +9,9 @@ store_up
 ln -s "$MLOPSFS_BIN" "$T/mount.mlopsfs"
 h=$T/mount.mlopsfs
 cmd_ok "as mount(8) calls it" "$h" "$SOURCE" "$MNT" -o "rw,nodev,nosuid,_netdev,cache_dir=$T/cache"
+# umount(8) does not wait for the bucket, and a read-only mount adopts nothing: what is closed is there.
 cmd_ok "it serves" bash -c "echo x >'$MNT/f' && cat '$MNT/f'"
+cmd_ok "what was written is in the bucket" "$MLOPSFS_BIN" sync "$MNT"
 like "$(grep " $MNT " /proc/self/mounts)" "nosuid,nodev|nodev,nosuid" "its generic options hold"
 like "$(grep " $MNT " /proc/self/mounts)" "fuse.mlopsfs" "its type is fuse.mlopsfs"
 is "$(findmnt -n -o SOURCE "$MNT")" "$SOURCE" "its source is what was mounted"
