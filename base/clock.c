@@ -4,6 +4,8 @@
  */
 #include "base/clock.h"
 
+#include <errno.h>
+
 uint64_t clock_mono_ns(void)
 {
     struct timespec ts;
@@ -16,6 +18,13 @@ int64_t clock_real_ns(void)
     struct timespec ts;
     clock_gettime(CLOCK_REALTIME, &ts);
     return clock_from_timespec(ts);
+}
+
+void clock_sleep(uint64_t ns)
+{
+    struct timespec rest = {.tv_sec = (time_t)(ns / NSEC_PER_SEC), .tv_nsec = (long)(ns % NSEC_PER_SEC)};
+    while (clock_nanosleep(CLOCK_MONOTONIC, 0, &rest, &rest) == EINTR)
+        ;
 }
 
 struct timespec clock_timespec(int64_t ns)

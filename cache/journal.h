@@ -42,6 +42,7 @@ struct journal_upload {
     const char *bucket, *key, *id;
     char uuid[37]; /* that its object will carry */
     bool with_checksums; /* it was created so (s3/store.h) */
+    bool damaged;        /* loaded: its headers cannot be read, so that nothing can be added to it */
     struct store_headers headers;
     GPtrArray *parts; /* struct journal_part*, ascending without gap from part 1; of a seal, or loaded */
 };
@@ -89,6 +90,8 @@ struct journal_intent {
 
 struct journal_content {
     GPtrArray *seals;    /* struct journal_seal*; of a file the newest, and after it, if there is an older one, the last that was synced */
+    GPtrArray *damaged;  /* struct journal_seal*: those that cannot be read, of which only file, staging, bucket and key are told, and the others
+                          * of their files. They, their staged bytes and their uploads are to stay as they are */
     GPtrArray *drafts;   /* struct journal_seal*, of which only file, staging, gen, bucket, key, base, map, sums and taken_ns are told */
     GPtrArray *uploads;  /* struct journal_upload* */
     GPtrArray *attempts; /* struct journal_attempt*, those of a file in the order of their seals */
@@ -152,7 +155,7 @@ int journal_upload_ended(struct journal *j, const char *upload_id);
 GPtrArray *journal_parts_new(void);                    /* of struct journal_part*, which it frees */
 void journal_upload_clear(struct journal_upload *u);   /* frees what it holds, not u */
 GPtrArray *journal_attempts_new(void);                 /* of struct journal_attempt*, which it frees */
-/* All that is recorded. 0 or -errno; free with journal_content_free(). */
+/* All that is recorded. 0 or -errno: nothing of it can be read; free with journal_content_free(). */
 int journal_load(struct journal *j, struct journal_content **ret);
 void journal_content_free(struct journal_content *c);
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * journal_private: what journal.c (instances) and journal_rows.c (what they record) share.
+ * journal_private: what journal.c (instances), journal_rows.c (what they record) and journal_load.c (what is read again) share.
  */
 #pragma once
 #include <stdatomic.h>
@@ -19,6 +19,8 @@ struct journal {
     sqlite3 *db;            /* lock */
     GHashTable *statements; /* lock: SQL text (its address) → sqlite3_stmt* */
 };
+
+enum { FLAG_DATA = 1, FLAG_HEADERS = 2, FLAG_MOVED = 4 }; /* of a row of seals or attempts */
 
 /* Buckets and keys are blobs: any bytes. NULL stays NULL. */
 void journal_bind(sqlite3_stmt *st, int n, const char *text);

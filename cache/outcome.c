@@ -170,25 +170,10 @@ int outcome_settle_earlier(struct commit *c)
 
 /* ---- requests ---- */
 
-static void wait_before(unsigned i)
-{
-    struct mutex lock;
-    struct cond never;
-    mutex_init(&lock, RANK_LEAF);
-    cond_init(&never);
-    uint64_t until = clock_mono_ns() + (WAIT_NS << (i - 1));
-    mutex_lock(&lock);
-    while (cond_wait_until(&never, &lock, until))
-        ;
-    mutex_unlock(&lock);
-    cond_fini(&never);
-    mutex_fini(&lock);
-}
-
 int outcome_ready(struct commit *c, unsigned i, bool server_looks)
 {
     if (i > 0)
-        wait_before(i);
+        clock_sleep(WAIT_NS << (i - 1));
     if ((server_looks && !c->unconditional) || g_strcmp0(c->expect, "*") == 0)
         return 0;
     _cleanup_request_ struct store_request head;

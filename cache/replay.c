@@ -195,20 +195,25 @@ static int park(struct cache *c, struct journal *j, const struct journal_seal *s
 }
 
 /* Whether a seal other than s has its staged bytes in the same file: staging files are used again. */
-static bool is_shared(const struct journal_content *content, const struct journal_seal *s)
+static bool is_in(const GPtrArray *seals, const struct journal_seal *s)
 {
-    for (guint i = 0; i < content->seals->len; i++) {
-        const struct journal_seal *other = content->seals->pdata[i];
+    for (guint i = 0; i < seals->len; i++) {
+        const struct journal_seal *other = seals->pdata[i];
         if (other != s && other->staging == s->staging && (other->file != s->file || s->taken_ns))
             return true;
     }
     return false;
 }
 
-static const struct journal_seal *seal_of_file(const struct journal_content *content, uint64_t file)
+static bool is_shared(const struct journal_content *content, const struct journal_seal *s)
 {
-    for (guint i = 0; i < content->seals->len; i++) {
-        const struct journal_seal *s = content->seals->pdata[i];
+    return is_in(content->seals, s) || is_in(content->damaged, s);
+}
+
+static const struct journal_seal *seal_of_file(const GPtrArray *seals, uint64_t file)
+{
+    for (guint i = 0; i < seals->len; i++) {
+        const struct journal_seal *s = seals->pdata[i];
         if (s->file == file)
             return s;
     }
@@ -218,7 +223,7 @@ static const struct journal_seal *seal_of_file(const struct journal_content *con
 /* Returns whether the draft is done with. */
 static bool park_draft(struct cache *c, struct journal *j, const struct journal_content *content, const struct journal_seal *d)
 {
-    const struct journal_seal *s = seal_of_file(content, d->file);
+    const struct journal_seal *s = seal_of_file(content->seals, d->file);
     uint64_t n = extents_bytes(d->map, 0, UINT64_MAX, EXTENT_STAGED);
     if (n > 0 && park(c, j, d, is_shared(content, d), RECOVERED_UNSEALED) < 0)
         return false;
@@ -309,7 +314,7 @@ static void abort_leftovers(struct cache *c, struct journal *j, const struct jou
 {
     for (guint i = 0; i < content->uploads->len; i++) {
         const struct journal_upload *u = content->uploads->pdata[i];
-        if (!is_used(content, u))
+        if (!is_used(content, u) && !seal_of_file(content->damaged, u->file))
             sweep_upload(c->sweep, j, u->bucket, u->key, u->id, NULL);
     }
 }
@@ -334,9 +339,19 @@ static void remove_unsealed(const struct journal *j, const struct journal_conten
     const char *name;
     while (d && (name = g_dir_read_name(d))) {
         g_autofree char *path = g_build_filename(journal_dir(j), name, NULL);
-        bool named = is_named(j, content->seals, path) || is_named(j, content->drafts, path);
+        bool named = is_named(j, content->seals, path) || is_named(j, content->damaged, path) || is_named(j, content->drafts, path);
         if (g_str_has_suffix(name, ".staged") && !named && unlink(path) < 0)
             log_warning_errno(-errno, "cannot remove %s", path);
+    }
+}
+
+static void tell_damaged(const struct journal *j, const struct journal_content *content)
+{
+    for (guint i = 0; i < content->damaged->len; i++) {
+        const struct journal_seal *s = content->damaged->pdata[i];
+        if (seal_of_file(content->damaged, s->file) == s)
+            log_error("%s/%s: the record of what was closed of it before a crash is damaged; it stays in %s with its bytes, and the object as it "
+                      "is", s->bucket, s->key, journal_dir(j));
     }
 }
 
@@ -349,6 +364,7 @@ static int adopt(struct cache *c, struct journal *j, bool (*adopted)(void *ctx, 
     r = journal_intent_lost(j, NULL); /* nobody waits for an answer any more */
     if (r < 0)
         log_warning_errno(r, "cannot write to the journal in %s; uploads that were not answered are not looked for", journal_dir(j));
+    tell_damaged(j, content);
     park_drafts(c, j, content);
     remove_unsealed(j, content);
     for (guint i = 0; i < content->seals->len;) {

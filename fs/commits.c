@@ -31,21 +31,26 @@ struct commits {
     struct cond fewer;   /* of them run */
     GHashTable *waiting; /* lock: set of struct item* that a timer will bring back */
     GHashTable *running; /* lock: set of struct item* whose commit is asked for */
+    unsigned ending;     /* lock: of whom item_done() has yet to say what came of them */
 };
 
 struct item {
     struct timer timer;
     struct cache_wait wait;
     struct commits *commits;
-    struct inode *inode; /* pinned, its file in use */
-    struct cache_file *file;
+    struct inode *inode; /* pinned, its file in use; NULL: the mount has no name for the file */
+    struct cache_file *file; /* without an inode: a reference */
     uint64_t pause_ns; /* before the next try */
 };
 
 static void item_end(struct item *it)
 {
-    ns_file_put(it->inode);
-    inode_put(it->inode);
+    if (it->inode) {
+        ns_file_put(it->inode);
+        inode_put(it->inode);
+    } else {
+        cache_file_unref(it->file);
+    }
     g_free(it);
 }
 
@@ -98,6 +103,16 @@ static void try_later(struct item *it)
         item_end(it);
 }
 
+static char *item_path(const struct item *it)
+{
+    g_autofree char *bucket = NULL, *key = NULL, *etag = NULL;
+
+    if (it->inode)
+        return inode_path(it->inode);
+    cache_file_target(it->file, &bucket, &key, &etag);
+    return g_strdup_printf("s3://%s/%s", bucket, key);
+}
+
 static void item_tried(struct item *it, int r)
 {
     bool first = it->pause_ns == FIRST_NS, again = r < 0 && may_pass(r) && !cancel_fired(it->commits->fs->ending);
@@ -107,7 +122,7 @@ static void item_tried(struct item *it, int r)
         return;
     }
     if (r < 0 && r != -EINTR && first) {
-        g_autofree char *path = inode_path(it->inode);
+        g_autofree char *path = item_path(it);
 
         log_error_errno(r, "%s: what was written to it is not in the bucket yet%s", path,
                         again ? "; it is tried again" : ", and stays here: `mlopsfs sync` tries again");
@@ -126,9 +141,13 @@ static void item_done(struct cache_wait *w, int err)
 
     mutex_lock(&c->lock);
     g_hash_table_remove(c->running, it);
-    cond_signal(&c->fewer); /* who ends the queue waits for this, and for the lock */
+    c->ending++;
     mutex_unlock(&c->lock);
     item_tried(it, err);
+    mutex_lock(&c->lock);
+    c->ending--;
+    cond_signal(&c->fewer); /* who ends the queue waits for this, and for the lock */
+    mutex_unlock(&c->lock);
 }
 
 static void run(struct item *it)
@@ -159,7 +178,9 @@ static void start(struct item *it)
 {
     struct commits *c = it->commits;
 
-    if (ns_attr_is_old(c->fs, it->inode, it->file)) {
+    if (!it->inode) {
+        run(it);
+    } else if (ns_attr_is_old(c->fs, it->inode, it->file)) {
         workq_push(c->work, renew, it);
     } else {
         ns_push_known_attr(it->inode, it->file);
@@ -213,7 +234,7 @@ static GPtrArray *end_all(struct commits *c)
         g_hash_table_iter_remove(&it);
         g_ptr_array_add(items, item);
     }
-    while (g_hash_table_size(c->running) > 0)
+    while (g_hash_table_size(c->running) > 0 || c->ending > 0)
         cond_wait(&c->fewer, &c->lock);
     mutex_unlock(&c->lock);
     return items;
@@ -250,6 +271,16 @@ void commits_add(struct commits *c, struct inode *i, struct cache_file *f)
     it->file = f;
     it->pause_ns = FIRST_NS;
     start(it);
+}
+
+void commits_add_unnamed(struct commits *c, struct cache_file *f)
+{
+    struct item *it = g_new0(struct item, 1);
+
+    it->commits = c;
+    it->file = f;
+    it->pause_ns = FIRST_NS;
+    run(it);
 }
 
 struct workq *commits_queue(struct commits *c)

@@ -17,5 +17,7 @@ int commits_new(struct fs *fs, struct commits **ret); /* -errno */
 void commits_free(struct commits *c);
 /* For what else a close has to ask of the bucket. */
 struct workq *commits_queue(struct commits *c);
+/* Commits a file for which the mount has no name, until it is in the bucket or that is refused; else it is the next mount's. Takes over the reference. */
+void commits_add_unnamed(struct commits *c, struct cache_file *f);
 /* Commits the inode's file soon. The inode's file is in use (ns_file_get()), which is taken over. Does not block. */
 void commits_add(struct commits *c, struct inode *i, struct cache_file *f);

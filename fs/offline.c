@@ -19,6 +19,8 @@
 
 #define AT_ONCE 64
 #define PROGRESS_NS (200 * NSEC_PER_MSEC)
+#define SETTLE_NS (5 * NSEC_PER_SEC)
+#define SETTLE_LOOK_NS (20 * NSEC_PER_MSEC)
 
 enum exit_code { EXIT_OTHER = 5 };
 
@@ -148,36 +150,54 @@ static GHashTable *records(void)
     return g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
 }
 
-int offline_wait(const struct config *c, void (*line)(void *ctx, const char *text), void *ctx)
+/* Whether any process has yet to bring something there that it had sealed at the first call, when *first is NULL. Adds what nobody holds to
+ * `left`. */
+static bool others_hold(const struct config *c, GHashTable **first, GHashTable *left)
 {
     g_autofree char *dir = stack_journals(c);
+    g_autoptr(GHashTable) held = records();
+
+    if (cache_list_sealed(dir, c->bucket, held, left) < 0)
+        return false; /* no cache, no journal */
+    if (!*first)
+        *first = g_hash_table_ref(held);
+    return any_of(*first, held);
+}
+
+int offline_wait(const struct config *c, void (*line)(void *ctx, const char *text), void *ctx)
+{
     g_autoptr(GHashTable) first = NULL;
-    struct mutex lock;
-    struct cond never;
-    bool wait = true;
     int code = 0;
 
-    mutex_init(&lock, RANK_LEAF);
-    cond_init(&never);
-    while (wait) {
-        g_autoptr(GHashTable) held = records(), left = records();
+    for (bool wait = true; wait;) {
+        g_autoptr(GHashTable) left = records();
 
-        if (cache_list_sealed(dir, c->bucket, held, left) < 0)
-            break; /* no cache, no journal */
-        if (!first)
-            first = g_hash_table_ref(held);
+        wait = others_hold(c, &first, left);
         code = say_left(left, line, ctx);
-        wait = code == 0 && any_of(first, held);
+        wait = wait && code == 0;
         if (wait) {
             line(ctx, "waiting for a mount that is ending");
-            mutex_lock(&lock);
-            (void)cond_wait_until(&never, &lock, clock_mono_ns() + PROGRESS_NS);
-            mutex_unlock(&lock);
+            clock_sleep(PROGRESS_NS);
         }
     }
-    cond_fini(&never);
-    mutex_fini(&lock);
     return code;
+}
+
+void offline_settle(const struct config *c)
+{
+    g_autoptr(GHashTable) first = NULL;
+    uint64_t until = clock_mono_ns() + SETTLE_NS;
+
+    for (;;) {
+        g_autoptr(GHashTable) left = records();
+
+        if (!others_hold(c, &first, left))
+            return;
+        if (clock_mono_ns() >= until)
+            break;
+        clock_sleep(SETTLE_LOOK_NS);
+    }
+    log_notice("another mount of the same cache_dir is still bringing files into the bucket: what it has closed last does not show here yet");
 }
 
 int offline_sync(const struct config *c, void (*line)(void *ctx, const char *text), void *ctx)

@@ -14,3 +14,6 @@ int offline_sync(const struct config *c, void (*line)(void *ctx, const char *tex
 /* Waits for what other processes have sealed by now, mounts that are ending or that are not ours, until it is in the bucket or given up.
  * Then says what is left of ended ones. line() and the exit code as above. */
 int offline_wait(const struct config *c, void (*line)(void *ctx, const char *text), void *ctx);
+/* Before a mount: umount(8) returns before the daemon has ended, which may yet be bringing there what was closed, and what the new mount shows
+ * is the bucket. Waits for what other processes have sealed by now, but not longer than 5 s: they may be mounts that go on. */
+void offline_settle(const struct config *c);

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "cache/cache.h"
+#include "fs/commits.h"
 #include "fs/inode.h"
 #include "fs/namespace.h"
 
@@ -85,16 +86,20 @@ static bool adopted(void *ctx, struct cache_file *f)
     log_notice("%s/%s: an earlier mount ended before it was in the bucket; it is brought there now", bucket, key);
     names = path_of(fs->config, bucket, key);
     n = names ? g_strv_length(names) : 0;
-    if (n == 0)
-        return false;
+    if (n == 0) {
+        commits_add_unnamed(fs->commits, f);
+        return true;
+    }
     for (guint at = 0; at + 1 < n; at++) {
         struct inode *next = directory(fs, dir, names[at]);
 
         inode_put(dir);
         dir = next;
     }
-    if (taken(dir, names[n - 1])) /* two mounts had the same file */
-        return false;
+    if (taken(dir, names[n - 1])) { /* two mounts had the same file */
+        commits_add_unnamed(fs->commits, f);
+        return true;
+    }
     i = inode_add(dir, names[n - 1], false);
     attach(fs, i, f, etag);
     ns_commit_recovered(fs, i);

@@ -3,7 +3,7 @@
  * recover: what earlier mounts of the bucket sealed and could not bring into it, because they were
  * killed or the server was away. The files get their names back, are read as they were sealed, and
  * are committed in the background. One whose key no path of this mount can carry, or whose name
- * another one took, is committed all the same.
+ * another one took, is committed all the same, and tried again as others are.
  */
 #pragma once
 #include "fs/fs.h"

@@ -26,6 +26,7 @@
 #include "fs/interrupt.h"
 #include "fs/namespace.h"
 #include "fs/opened.h"
+#include "fs/offline.h"
 #include "fs/recover.h"
 #include "s3/fault.h"
 #include "s3/retry.h"
@@ -281,6 +282,7 @@ int stack_open(struct fs *fs, const struct config *c)
         r = commits_new(fs, &fs->commits) < 0 ? EXIT_OTHER : 0;
     if (r == 0) {
         init_root(fs, c);
+        offline_settle(c);
         recover_run(fs);
         stack_warn_volatile(c);
     }

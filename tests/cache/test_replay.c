@@ -2,6 +2,8 @@
  *
  * test_replay: what a killed process leaves, taken up by the next cache.
  */
+#include <sqlite3.h>
+
 #include "tests/cache/crash.h"
 
 /* ---- one content ---- */
@@ -390,6 +392,100 @@ static void test_unorphan(void)
     end_with(k, f, h, all, MIB);
 }
 
+/* ---- damaged records ---- */
+
+/* Runs SQL on the database of the one instance in the copy. */
+static void change_journal(const struct crash *k, const char *sql)
+{
+    g_autoptr(GDir) d = g_dir_open(k->copy, 0, NULL);
+    const char *name = g_dir_read_name(d);
+    g_autofree char *path = g_build_filename(k->copy, name, "journal.db", NULL);
+    sqlite3 *db = NULL;
+    g_assert_null(g_dir_read_name(d));
+    g_assert_cmpint(sqlite3_open(path, &db), ==, SQLITE_OK);
+    g_assert_cmpint(sqlite3_exec(db, sql, NULL, NULL, NULL), ==, SQLITE_OK);
+    g_assert_cmpint(sqlite3_changes(db), ==, 1);
+    sqlite3_close(db);
+}
+
+static struct cache_file *write_sealed(struct crash *k, const char *key)
+{
+    struct cache_file *f = cache_file_new(k->w.cache, "b", key, NULL, &k->w);
+    struct cache_handle *h = cache_handle_new(f);
+    g_assert_cmpint(cache_write(h, key, strlen(key), 0, false, NULL), ==, 0);
+    g_assert_cmpint(cache_seal(h, NULL), ==, 0);
+    cache_handle_free(h);
+    return f;
+}
+
+/* Adopts the copy again, with nothing else than what is in it. */
+static struct cache_file *again(struct crash *k)
+{
+    g_autoptr(GPtrArray) files = g_ptr_array_new();
+    cache_free(k->w.cache);
+    cache_start_on(k, k->copy);
+    g_assert_cmpint(cache_adopt(k->w.cache, take, files), ==, 0);
+    g_assert_cmpuint(files->len, ==, 1);
+    return files->pdata[0];
+}
+
+/* One file's record is damaged: the other file comes into the bucket, and what there is of this one stays, as often as it is tried. */
+static void test_damaged(void)
+{
+    struct crash *k = crash_new(STORE_PUT, 0, false);
+    struct cache_file *one = write_sealed(k, "one"), *two = write_sealed(k, "two");
+    kill_now(k);
+    cache_file_unref(one);
+    cache_file_unref(two);
+    change_journal(k, "CREATE TABLE was AS SELECT headers FROM seals WHERE key = x'6f6e65'; UPDATE seals SET headers = x'ff' WHERE key = x'6f6e65'");
+    struct cache_file *f = only_file(k);
+    g_assert_true(cache_file_is_at(f, "b", "two"));
+    g_assert_cmpint(cache_file_flush(f, NULL), ==, 0);
+    cache_file_unref(f);
+    assert_object(&k->w, "two", "two", 3);
+    g_autoptr(GPtrArray) none = g_ptr_array_new();
+    cache_free(k->w.cache);
+    cache_start_on(k, k->copy);
+    g_assert_cmpint(cache_adopt(k->w.cache, take, none), ==, 0);
+    g_assert_cmpuint(none->len, ==, 0);
+    cache_free(k->w.cache);
+    change_journal(k, "UPDATE seals SET headers = (SELECT headers FROM was)");
+    cache_start_on(k, k->copy);
+    f = again(k);
+    assert_content(f, (const uint8_t *)"one", 3);
+    g_assert_cmpint(cache_file_flush(f, NULL), ==, 0);
+    cache_file_unref(f);
+    crash_free(k);
+}
+
+/* The record of an upload is, which alone has bytes of the content: it must not be ended. */
+static void test_damaged_upload(void)
+{
+    struct crash *k = crash_new(STORE_MPU_COMPLETE, 0, false);
+    struct cache_file *f = cache_file_new(k->w.cache, "b", "k", NULL, &k->w);
+    struct cache_handle *h = cache_handle_new(f);
+    size_t n = 3 * PART + 77;
+    g_autofree uint8_t *all = write_in_order(h, n);
+    while (cache_squeeze(k->w.cache, f->staging, true) == 0) /* until a part is there */
+        g_thread_yield();
+    g_assert_cmpint(cache_seal(h, NULL), ==, 0);
+    kill_now(k);
+    change_journal(k, "CREATE TABLE was AS SELECT headers FROM uploads; UPDATE uploads SET headers = x'ff'");
+    cache_handle_free(h);
+    cache_file_unref(f);
+    g_autoptr(GPtrArray) none = restart(k);
+    g_assert_cmpuint(none->len, ==, 0);
+    cache_free(k->w.cache); /* waits for what is to be ended */
+    g_assert_cmpuint(fake_store_uploads(k->w.fake), ==, 1);
+    change_journal(k, "UPDATE uploads SET headers = (SELECT headers FROM was)");
+    cache_start_on(k, k->copy);
+    f = again(k);
+    g_assert_cmpint(cache_file_flush(f, NULL), ==, 0);
+    assert_object(&k->w, "k", all, n);
+    cache_file_unref(f);
+    crash_free(k);
+}
+
 /* ---- ends that are no crash ---- */
 
 /* The server is away when the mount ends: what is uncommitted, sealed or not, is kept. */
@@ -474,6 +570,8 @@ int main(int argc, char **argv)
     g_test_add_func("/replay/tail", test_tail);
     g_test_add_func("/replay/whatever", test_whatever);
     g_test_add_func("/replay/unorphan", test_unorphan);
+    g_test_add_func("/replay/damaged", test_damaged);
+    g_test_add_func("/replay/damaged-upload", test_damaged_upload);
     g_test_add_func("/replay/keep", test_keep);
     g_test_add_func("/replay/refused", test_refused);
     return g_test_run();
