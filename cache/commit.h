@@ -28,6 +28,8 @@ struct commit {
     struct staging_pin pin;
     struct staging_pin *record_pin; /* the file's, once the seal is recorded */
     char uuid[37];
+    bool by_close; /* taken by a close, for the next commit */
+    bool recorded; /* by a close, with uuid */
     GPtrArray *earlier;    /* struct journal_attempt*: of what was requested before */
     struct stream *stream; /* the file's, sealed; NULL */
     struct journal_upload upload; /* its, as it is when the seal is taken */

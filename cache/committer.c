@@ -205,6 +205,7 @@ static void begin_locked(struct commit *c)
     f->sent = 0;
     f->commits_begun++;
     seal_take_locked(c);
+    seal_reuse_locked(c);
     f->sealed_gen = c->gen;
     /* What a stream sends was cut before the seal; nothing more goes up till the commit ends. */
     stream_seal_locked(f);

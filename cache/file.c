@@ -206,6 +206,7 @@ static void file_free(struct cache_file *f)
     g_free(f->bucket);
     g_free(f->key);
     g_free(f->expect);
+    g_free(f->recorded_uuid);
     cond_fini(&f->changed);
     mutex_fini(&f->lock);
     g_free(f);

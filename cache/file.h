@@ -104,6 +104,7 @@ struct cache_file {
     bool recording;          /* one record at a time */
     bool recorded;           /* the journal has a seal of it */
     uint64_t recorded_gen;   /* of this generation */
+    char *recorded_uuid;     /* as the request that the next commit is to make, by a close and nothing since; NULL */
     struct staging_pin *recorded_pin; /* what the recorded seal refers to; NULL: nothing staged */
     bool recorded_synced;    /* it would survive a power cut */
     struct staging_pin *synced_pin; /* what an older seal refers to, which does while the recorded one does not; NULL */

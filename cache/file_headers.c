@@ -68,6 +68,7 @@ bool cache_file_renew_headers(struct cache_file *f, const struct store_object *n
         !headers_equal(&f->base->object.headers, &now->headers)) {
         old_base = f->base;
         f->base = file_base_new(old_base->bucket, old_base->key, now);
+        g_clear_pointer(&f->recorded_uuid, g_free);
         if (!f->headers_dirty) {
             old = f->headers;
             store_headers_copy(&f->headers, &now->headers);
@@ -86,6 +87,8 @@ void cache_file_suggest_headers(struct cache_file *f, const struct store_headers
     mutex_lock(&f->lock);
     /* Different headers mean that a commit will bring new ones in any case. */
     if (!f->stream || !headers_equal(&f->headers, stream_headers(f->stream))) {
+        if (!headers_equal(&f->headers, h))
+            g_clear_pointer(&f->recorded_uuid, g_free);
         old = f->headers;
         store_headers_copy(&f->headers, h);
     }

@@ -112,6 +112,8 @@ static int count_rows(sqlite3 *db, int64_t *ret_rows)
 static void destroy(struct journal *j)
 {
     g_clear_pointer(&j->statements, g_hash_table_destroy);
+    g_ptr_array_unref(j->queue);
+    mutex_fini(&j->queue_lock);
     db_close(j->db);
     if (j->lock_fd >= 0)
         close(j->lock_fd);
@@ -131,6 +133,8 @@ static int open_instance(const char *parent, const char *dir, struct journal **r
     atomic_init(&j->number, 1);
     j->statements = db_kept_new();
     mutex_init(&j->lock, RANK_JOURNAL);
+    mutex_init(&j->queue_lock, RANK_LEAF);
+    j->queue = g_ptr_array_new();
     int r = j->lock_fd = lock_file(lock, O_RDWR | O_CREAT, LOCK_EX | LOCK_NB);
     if (r >= 0)
         r = db_open(db, 0, migrations, G_N_ELEMENTS(migrations), &j->db);

@@ -18,7 +18,15 @@ struct journal {
     struct mutex lock;
     sqlite3 *db;            /* lock */
     GHashTable *statements; /* lock: SQL text (its address) → sqlite3_stmt* */
+    struct mutex queue_lock;
+    bool led;               /* queue_lock: somebody makes what was queued */
+    GPtrArray *queue;       /* queue_lock: struct journal_change* that wait */
 };
+
+/* Makes changes by statements of j's connection, within lock and a transaction. More than once if need be. 0 or -errno: all is taken back. */
+typedef int journal_op(struct journal *j, const void *arg);
+/* Has op(j, arg) made in a transaction, which may be others' as well, and waits for it: 0 or -errno, and then nothing is changed. No lock held; disk. */
+int journal_change(struct journal *j, journal_op *op, const void *arg);
 
 enum { FLAG_DATA = 1, FLAG_HEADERS = 2, FLAG_MOVED = 4 }; /* of a row of seals or attempts */
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * journal_rows: what an instance records, see journal.h. Threads: any; `lock` covers the connection and is held across SQLite.
+ * journal_rows: what an instance records, see journal.h. Threads: any; each change goes through journal_change().
  *
  * Invariants: a file has at most one seal that is not synced, and at most one that is, which is the older one, and one draft, which is
  * newer; an attempt belongs to a file with a seal; parts belong to an upload.
@@ -37,13 +37,6 @@ static int statement(struct journal *j, const char *sql, sqlite3_stmt **ret)
     return db_prepare_kept(j->db, j->statements, sql, ret);
 }
 
-static int run_text(struct journal *j, const char *sql)
-{
-    sqlite3_stmt *st;
-    int r = statement(j, sql, &st);
-    return r < 0 ? r : run(st);
-}
-
 /* A statement with one file number. */
 static int run_number(struct journal *j, const char *sql, uint64_t n)
 {
@@ -53,23 +46,6 @@ static int run_number(struct journal *j, const char *sql, uint64_t n)
         return r;
     sqlite3_bind_int64(st, 1, (sqlite3_int64)n);
     return run(st);
-}
-
-static int begin(struct journal *j)
-{
-    mutex_lock(&j->lock);
-    return run_text(j, "BEGIN IMMEDIATE");
-}
-
-/* Ends what begin() began: r is what came of it. */
-static int end(struct journal *j, int r)
-{
-    if (r == 0)
-        r = run_text(j, "COMMIT");
-    if (r < 0 && !sqlite3_get_autocommit(j->db))
-        (void)db_exec(j->db, "ROLLBACK");
-    mutex_unlock(&j->lock);
-    return r;
 }
 
 /* ---- records ---- */
@@ -124,27 +100,35 @@ static int put_attempt(struct journal *j, const struct journal_attempt *a)
     return run(st);
 }
 
+struct upload_row {
+    const struct journal_upload *u;
+    bool doubtful;
+};
+
+static int put_upload(struct journal *j, const void *arg)
+{
+    const struct upload_row *row = arg;
+    const struct journal_upload *u = row->u;
+    sqlite3_stmt *st;
+    int r = statement(j, "INSERT INTO uploads(id, file, bucket, key, uuid, headers, checksums) VALUES(?,?,?,?,?,?,?)", &st);
+    if (r < 0)
+        return r;
+    sqlite3_bind_text(st, 1, u->id, -1, SQLITE_STATIC);
+    sqlite3_bind_int64(st, 2, (sqlite3_int64)u->file);
+    journal_bind(st, 3, u->bucket);
+    journal_bind(st, 4, u->key);
+    sqlite3_bind_text(st, 5, u->uuid, -1, SQLITE_STATIC);
+    bind_packed(st, 6, journal_pack_headers(&u->headers));
+    sqlite3_bind_int(st, 7, u->with_checksums);
+    r = run(st);
+    if (r < 0)
+        return r;
+    return row->doubtful ? journal_lose_intents(j->db, u->uuid) : journal_delete_intent(j->db, u->uuid);
+}
+
 int journal_upload(struct journal *j, const struct journal_upload *u, bool doubtful)
 {
-    g_autoptr(sqlite3_stmt) st = NULL;
-    int r = begin(j);
-    if (r == 0)
-        r = db_prepare(j->db, "INSERT INTO uploads(id, file, bucket, key, uuid, headers, checksums)"
-                              " VALUES(?,?,?,?,?,?,?)", &st);
-    if (r == 0) {
-        sqlite3_bind_text(st, 1, u->id, -1, SQLITE_STATIC);
-        sqlite3_bind_int64(st, 2, (sqlite3_int64)u->file);
-        journal_bind(st, 3, u->bucket);
-        journal_bind(st, 4, u->key);
-        sqlite3_bind_text(st, 5, u->uuid, -1, SQLITE_STATIC);
-        bind_packed(st, 6, journal_pack_headers(&u->headers));
-        sqlite3_bind_int(st, 7, u->with_checksums);
-        r = run(st);
-    }
-    g_clear_pointer(&st, sqlite3_finalize);
-    if (r == 0)
-        r = doubtful ? journal_lose_intents(j->db, u->uuid) : journal_delete_intent(j->db, u->uuid);
-    return end(j, r);
+    return journal_change(j, put_upload, &(struct upload_row){u, doubtful});
 }
 
 static int put_part(sqlite3_stmt *st, const char *upload_id, const struct journal_part *p)
@@ -162,16 +146,25 @@ static int put_part(sqlite3_stmt *st, const char *upload_id, const struct journa
     return run(st);
 }
 
+struct part_rows {
+    const char *upload_id;
+    const struct journal_part *parts;
+    size_t n;
+};
+
+static int put_parts(struct journal *j, const void *arg)
+{
+    const struct part_rows *rows = arg;
+    sqlite3_stmt *st;
+    int r = statement(j, PUT_PART, &st);
+    for (size_t i = 0; r == 0 && i < rows->n; i++)
+        r = put_part(st, rows->upload_id, &rows->parts[i]);
+    return r;
+}
+
 int journal_parts(struct journal *j, const char *upload_id, const struct journal_part *parts, size_t n)
 {
-    g_autoptr(sqlite3_stmt) st = NULL;
-    int r = begin(j);
-    if (r == 0)
-        r = db_prepare(j->db, PUT_PART, &st);
-    for (size_t i = 0; r == 0 && i < n; i++)
-        r = put_part(st, upload_id, &parts[i]);
-    g_clear_pointer(&st, sqlite3_finalize);
-    return end(j, r);
+    return journal_change(j, put_parts, &(struct part_rows){upload_id, parts, n});
 }
 
 /* ---- seals ---- */
@@ -239,18 +232,26 @@ static int delete_draft(struct journal *j, uint64_t file, uint64_t gen)
     return run(st);
 }
 
-int journal_undraft(struct journal *j, uint64_t file, uint64_t gen)
+struct file_gen {
+    uint64_t file, gen;
+};
+
+static int undraft(struct journal *j, const void *arg)
 {
-    int r = begin(j);
-    if (r == 0)
-        r = delete_draft(j, file, gen);
-    return end(j, r);
+    const struct file_gen *at = arg;
+    return delete_draft(j, at->file, at->gen);
 }
 
-static int put_draft(sqlite3 *db, const struct journal_seal *s)
+int journal_undraft(struct journal *j, uint64_t file, uint64_t gen)
 {
+    return journal_change(j, undraft, &(struct file_gen){file, gen});
+}
+
+static int put_draft(struct journal *j, const void *arg)
+{
+    const struct journal_seal *s = arg;
     g_autoptr(sqlite3_stmt) st = NULL;
-    int r = db_prepare(db, "INSERT OR REPLACE INTO drafts(file, staging, gen, taken, bucket, key, base, map, sums)"
+    int r = db_prepare(j->db, "INSERT OR REPLACE INTO drafts(file, staging, gen, taken, bucket, key, base, map, sums)"
                            " VALUES(?,?,?,?,?,?,?,?,?)", &st);
     if (r < 0)
         return r;
@@ -269,17 +270,13 @@ static int put_draft(sqlite3 *db, const struct journal_seal *s)
 
 int journal_draft(struct journal *j, const struct journal_seal *s)
 {
-    int r = begin(j);
-    if (r == 0)
-        r = put_draft(j->db, s);
-    return end(j, r);
+    return journal_change(j, put_draft, s);
 }
 
-int journal_seal(struct journal *j, const struct journal_seal *s)
+static int put_whole_seal(struct journal *j, const void *arg)
 {
-    int r = begin(j);
-    if (r == 0)
-        r = put_seal(j, s);
+    const struct journal_seal *s = arg;
+    int r = put_seal(j, s);
     if (r == 0)
         r = delete_draft(j, s->file, s->gen);
     if (r == 0 && *s->uuid)
@@ -288,29 +285,39 @@ int journal_seal(struct journal *j, const struct journal_seal *s)
         r = put_attempts(j, s);
     if (r == 0 && s->upload && s->upload->id)
         r = put_upload_parts(j->db, s->upload);
-    return end(j, r);
+    return r;
+}
+
+int journal_seal(struct journal *j, const struct journal_seal *s)
+{
+    return journal_change(j, put_whole_seal, s);
+}
+
+static int put_attempts_of(struct journal *j, const void *arg)
+{
+    return put_attempts(j, arg);
 }
 
 int journal_attempt(struct journal *j, const struct journal_seal *s)
 {
-    int r = begin(j);
-    if (r == 0)
-        r = put_attempts(j, s);
-    return end(j, r);
+    return journal_change(j, put_attempts_of, s);
+}
+
+static int mark_synced(struct journal *j, const void *arg)
+{
+    const struct file_gen *at = arg;
+    sqlite3_stmt *st;
+    int r = statement(j, "UPDATE OR REPLACE seals SET synced = 1 WHERE file = ? AND gen = ? AND NOT synced", &st);
+    if (r < 0)
+        return r;
+    sqlite3_bind_int64(st, 1, (sqlite3_int64)at->file);
+    sqlite3_bind_int64(st, 2, (sqlite3_int64)at->gen);
+    return run(st);
 }
 
 int journal_mark_synced(struct journal *j, uint64_t file, uint64_t gen)
 {
-    sqlite3_stmt *st;
-    mutex_lock(&j->lock);
-    int r = statement(j, "UPDATE OR REPLACE seals SET synced = 1 WHERE file = ? AND gen = ? AND NOT synced", &st);
-    if (r == 0) {
-        sqlite3_bind_int64(st, 1, (sqlite3_int64)file);
-        sqlite3_bind_int64(st, 2, (sqlite3_int64)gen);
-        r = run(st);
-    }
-    mutex_unlock(&j->lock);
-    return r;
+    return journal_change(j, mark_synced, &(struct file_gen){file, gen});
 }
 
 static int delete_upload(sqlite3 *db, const char *upload_id)
@@ -323,16 +330,27 @@ static int delete_upload(sqlite3 *db, const char *upload_id)
     return run(st);
 }
 
+struct forgotten {
+    uint64_t file;
+    const char *upload_id;
+};
+
+static int forget(struct journal *j, const void *arg)
+{
+    const struct forgotten *what = arg;
+    int r = 0;
+    if (what->file)
+        r = run_number(j, "DELETE FROM seals WHERE file = ?", what->file);
+    if (r == 0 && what->file)
+        r = run_number(j, "DELETE FROM attempts WHERE file = ?", what->file);
+    if (r == 0 && what->upload_id)
+        r = delete_upload(j->db, what->upload_id);
+    return r;
+}
+
 int journal_forget(struct journal *j, uint64_t file, const char *upload_id)
 {
-    int r = begin(j);
-    if (r == 0 && file)
-        r = run_number(j, "DELETE FROM seals WHERE file = ?", file);
-    if (r == 0 && file)
-        r = run_number(j, "DELETE FROM attempts WHERE file = ?", file);
-    if (r == 0 && upload_id)
-        r = delete_upload(j->db, upload_id);
-    return end(j, r);
+    return journal_change(j, forget, &(struct forgotten){file, upload_id});
 }
 
 int journal_upload_ended(struct journal *j, const char *upload_id)

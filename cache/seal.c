@@ -181,6 +181,8 @@ static int record_locked(struct commit *c)
     }
     f->recorded_pin = g_steal_pointer(&c->record_pin);
     f->recorded_gen = c->gen;
+    g_free(f->recorded_uuid);
+    f->recorded_uuid = c->by_close && *c->uuid ? g_strdup(c->uuid) : NULL;
     file_recorded_locked(f, true);
     local_sync_add_locked(f->cache->local_sync, f);
     if (f->drafted_gen <= c->gen)
@@ -191,10 +193,19 @@ static int record_locked(struct commit *c)
     return 0;
 }
 
+void seal_reuse_locked(struct commit *c)
+{
+    struct cache_file *f = c->file;
+    c->recorded = f->recorded_uuid && f->recorded && f->recorded_gen == c->gen && !c->stream;
+    if (c->recorded)
+        g_strlcpy(c->uuid, f->recorded_uuid, sizeof(c->uuid));
+    g_clear_pointer(&f->recorded_uuid, g_free);
+}
+
 int seal_record(struct commit *c)
 {
     struct cache_file *f = c->file;
-    if (!c->data_dirty && !c->headers_dirty && !c->moved)
+    if (c->recorded || (!c->data_dirty && !c->headers_dirty && !c->moved))
         return 0;
     int r;
     mutex_lock(&f->lock);
@@ -275,6 +286,7 @@ int seal_forget(struct cache_file *f, uint64_t gen, const char *upload_id)
         pin = g_steal_pointer(&f->recorded_pin);
         synced = g_steal_pointer(&f->synced_pin);
         f->recorded_synced = false;
+        g_clear_pointer(&f->recorded_uuid, g_free);
         file_recorded_locked(f, false);
         f->kept = false;
     }
@@ -305,7 +317,7 @@ static int wait_for_upload_locked(struct cache_file *f, struct cancel *cancel)
 
 int cache_file_seal(struct cache_file *f, struct cancel *cancel)
 {
-    struct commit c = {.file = f, .cache = f->cache};
+    struct commit c = {.file = f, .cache = f->cache, .by_close = true};
     struct cancel_watch watch = {.fired = file_wake, .ctx = f};
     cancel_watch(cancel, &watch);
     mutex_lock(&f->lock);
@@ -318,7 +330,9 @@ int cache_file_seal(struct cache_file *f, struct cancel *cancel)
     }
     if (r == 0 && file_dirty_locked(f) && !seal_is_recorded_locked(f)) {
         seal_take_locked(&c);
-        *c.uuid = '\0'; /* no request goes with it */
+        /* The next commit makes the request that is recorded here, unless what a stream or another commit does comes first. */
+        if (c.stream || f->commit == COMMIT_RUNNING)
+            *c.uuid = '\0';
         /* A commit under way may yet send parts that this content does not have. */
         if (f->commit == COMMIT_RUNNING)
             c.stream = NULL;

@@ -16,6 +16,8 @@ void seal_clear(struct commit *c);
 
 /* The journal has what the file is now. */
 bool seal_is_recorded_locked(const struct cache_file *f);
+/* What is sealed in c was recorded by a close, with the UUID of the request that was to follow: c is that. Once for each record. */
+void seal_reuse_locked(struct commit *c);
 /* Records it, in place of earlier ones of the file; without effect when there is nothing to commit. Disk. 0 or -errno (logged). */
 int seal_record(struct commit *c);
 /* What was recorded up to generation gen is in the bucket, or is to be forgotten; so is the upload (NULL: none), which was completed.
