@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * s3_op: what the parts of store_s3 share. Private to s3/store_s3.c, s3_request.c, s3_reply.c,
- * s3_parse.c, s3_date.c and s3_caps.c.
+ * s3_parse.c, s3_date.c, s3_caps.c and s3_probe.c.
  *
  * An s3_op is one request on its way: one HTTP exchange after the other until the request is done
  * (pages of a listing, a bucket found in another region, a corrected clock). It is touched by the
@@ -41,6 +41,7 @@ struct s3 {
     struct cond caps_changed;
     bool caps_known, caps_probing; /* caps_lock, as caps */
     struct store_caps caps;
+    struct workq *caps_jobs; /* made and used by the one that probes; NULL before */
     GHashTable *caps_limited; /* caps_lock: bucket → struct store_caps, where it could not be tried */
 };
 
@@ -99,6 +100,12 @@ int64_t s3_parse_iso8601(const char *s); /* ns since the epoch; 0 when it does n
 bool s3_date_settled(const struct http_reply *r, int64_t mtime_ns);
 /* The server's clock, as the reply tells it. */
 void s3_date_clock(const struct http_reply *r, struct store_result *res);
+
+/* s3_probe.c: tries out what the server honours, on objects of its own in the bucket. Blocks on the network, not under a lock; what it has
+ * put is removed by jobs that go on after it. */
+enum s3_probed { S3_PROBED, S3_PROBED_BUCKET, S3_PROBED_NOTHING }; /* for whom the answer may be kept */
+struct workq;
+enum s3_probed s3_probe(struct s3 *s3, struct workq *jobs, const char *bucket, struct store_caps *ret);
 
 /* s3_caps.c: store_ops.caps. */
 void s3_caps_get(struct store *s, const char *bucket, struct store_caps *ret);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * store_s3: see store_s3.h. This file opens and closes the store and leads each request through its
- * HTTP exchanges; s3_request.c writes them, s3_reply.c, s3_parse.c and s3_date.c read them, s3_caps.c probes.
+ * HTTP exchanges; s3_request.c writes them, s3_reply.c, s3_parse.c and s3_date.c read them, s3_caps.c keeps
+ * what s3_probe.c has found out.
  *
  * Threads: submit and cancel on any thread; everything else on the engine's.
  * Locks: `lock` (engine rank) makes cancellation and completion exclude each other: a request's
@@ -16,6 +17,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/workq.h"
 #include "s3/s3_op.h"
 
 static void op_done(struct http_exchange *x);
@@ -254,7 +256,11 @@ static void s3_free(struct s3 *s3)
 
 static void s3_destroy(struct store *s)
 {
-    s3_free((struct s3 *)s);
+    struct s3 *s3 = (struct s3 *)s;
+    if (s3->caps_jobs) {
+        workq_free(s3->caps_jobs); /* waits until a probe's objects are gone */
+    }
+    s3_free(s3);
 }
 
 static const struct store_ops ops = {

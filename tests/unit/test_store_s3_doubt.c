@@ -86,6 +86,8 @@ static void test_size(struct fixture *f, gconstpointer data)
 
 /* Capabilities */
 
+enum { TRIALS = 9 }; /* each on a key of its own: .mlopsfs-probe-N-UUID */
+
 static struct store *open_probing(struct fixture *f, const char *prefix)
 {
     char access[] = "AKID", secret[] = SECRET;
@@ -122,6 +124,17 @@ static unsigned logged(const char *path, const char *what)
     return n;
 }
 
+/* What is tried; what is removed after it takes its time. */
+static unsigned count_puts(struct fixture *f)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < liar_requests(f->liar); i++) {
+        g_autofree char *q = liar_request(f->liar, i);
+        n += g_str_has_prefix(q, "PUT ");
+    }
+    return n;
+}
+
 static void test_probe_refused(struct fixture *f, gconstpointer log)
 {
     struct store *s = open_probing(f, "dir/");
@@ -130,13 +143,13 @@ static void test_probe_refused(struct fixture *f, gconstpointer log)
                           .reply = liar_reply(403, "", "<Error><Code>AccessDenied</Code></Error>"),
                       });
     expect_none(s);
-    unsigned n = liar_requests(f->liar);
-    for (unsigned i = 0; i < n; i++) {
+    unsigned n = count_puts(f);
+    expect_none(s);
+    g_assert_cmpuint(count_puts(f), ==, n); /* known for good */
+    for (unsigned i = 0; i < liar_requests(f->liar); i++) {
         g_autofree char *q = liar_request(f->liar, i);
         g_assert_nonnull(strstr(q, " /b/dir/.mlopsfs-probe-"));
     }
-    expect_none(s);
-    g_assert_cmpuint(liar_requests(f->liar), ==, n); /* known for good */
     g_assert_cmpuint(logged(log, "not permitted to try out"), ==, 1);
     g_assert_cmpuint(logged(log, "s3://b/dir/.mlopsfs-probe-*"), ==, 1);
     store_free(s);
@@ -151,11 +164,12 @@ static void test_probe_fails(struct fixture *f, gconstpointer log)
                       });
     unsigned warnings = logged(log, "not permitted");
     expect_none(s);
-    unsigned n = liar_requests(f->liar);
+    unsigned n = count_puts(f);
+    g_assert_cmpuint(n, >, 0);
     g_assert_cmpuint(logged(log, "503 SlowDown"), >, 0);
     g_assert_cmpuint(logged(log, "not permitted"), ==, warnings);
     expect_none(s);
-    g_assert_cmpuint(liar_requests(f->liar), >, n); /* asked anew */
+    g_assert_cmpuint(count_puts(f), >, n); /* asked anew */
     store_free(s);
 }
 
@@ -164,6 +178,19 @@ static void always(struct fixture *f, const char *match, int status, const char 
     g_autofree char *body = g_strdup_printf("<Error><Code>%s</Code></Error>", code);
     liar_add(f->liar, (struct liar_step){
                           .match = match, .stay = true, .reply = liar_reply(status, "", body)});
+}
+
+/* The first PUT of each trial but `without` (TRIALS: of all) is taken; of trial 0 the next two are refused for their conditions. */
+static void take_puts(struct fixture *f, const char *bucket, unsigned without)
+{
+    for (unsigned i = 0; i < TRIALS; i++) {
+        const char *match = g_intern_string(g_strdup_printf("PUT /%s/.mlopsfs-probe-%u-", bucket, i));
+        if (i != without)
+            liar_add(f->liar, (struct liar_step){.match = match, .reply = liar_reply(200, ETAG, "")});
+        for (unsigned k = 0; i == 0 && k < 2; k++)
+            liar_add(f->liar, (struct liar_step){
+                                  .match = match, .reply = liar_reply(412, "", "<Error><Code>PreconditionFailed</Code></Error>")});
+    }
 }
 
 /* What one bucket refuses, another may permit, and then it is known of the server; nothing is asked
@@ -175,28 +202,26 @@ static void test_probe_buckets(struct fixture *f, gconstpointer log)
     always(f, "DELETE /closed/", 403, "AccessDenied");
     always(f, "PUT /absent/", 404, "NoSuchBucket");
     always(f, "DELETE /absent/", 404, "NoSuchBucket");
-    liar_say(f->liar, 200, ETAG, "");
-    liar_say(f->liar, 412, "", "<Error><Code>PreconditionFailed</Code></Error>");
-    liar_say(f->liar, 412, "", "<Error><Code>PreconditionFailed</Code></Error>");
+    take_puts(f, "open", TRIALS);
     always(f, NULL, 501, "NotImplemented");
     expect_none_in(s, NULL);
     g_assert_cmpuint(liar_requests(f->liar), ==, 0);
     expect_none_in(s, "closed");
     expect_none_in(s, "absent");
-    unsigned n = liar_requests(f->liar);
+    unsigned n = count_puts(f);
     expect_none_in(s, "closed");
     expect_none_in(s, "absent");
-    g_assert_cmpuint(liar_requests(f->liar), ==, n); /* these two are known */
+    g_assert_cmpuint(count_puts(f), ==, n); /* these two are known */
     struct store_caps c;
     store_get_caps(s, "open", &c);
     g_assert_true(c.put_if && !c.copy_if && !c.copy_part && !c.head_tags);
-    n = liar_requests(f->liar);
+    n = count_puts(f);
     static const char *const all[] = {"closed", "absent", "another", NULL};
     for (size_t i = 0; i < G_N_ELEMENTS(all); i++) {
         store_get_caps(s, all[i], &c);
         g_assert_true(c.put_if && !c.copy_if);
     }
-    g_assert_cmpuint(liar_requests(f->liar), ==, n);
+    g_assert_cmpuint(count_puts(f), ==, n);
     store_free(s);
 }
 
@@ -226,17 +251,64 @@ static void test_probe_leftovers(struct fixture *f, gconstpointer log)
                  .reply = liar_reply(200, "", "<ListMultipartUploadsResult><Upload><Key>.mlopsfs-probe-left</Key><UploadId>U1</UploadId>"
                                               "</Upload><Upload><Key>.mlopsfs-probe-left2</Key><UploadId>U2</UploadId></Upload>"
                                               "</ListMultipartUploadsResult>")});
-    liar_say(f->liar, 200, ETAG, "");
-    liar_say(f->liar, 412, "", "<Error><Code>PreconditionFailed</Code></Error>");
-    liar_say(f->liar, 412, "", "<Error><Code>PreconditionFailed</Code></Error>");
+    liar_add(f->liar, (struct liar_step){.match = "DELETE /b/.mlopsfs-probe-left?uploadId=U1", .reply = liar_reply(204, "", "")});
+    take_puts(f, "b", TRIALS);
     always(f, NULL, 501, "NotImplemented");
     struct store_caps c;
     store_get_caps(s, "b", &c);
+    store_free(s); /* waits for it */
     g_assert_true(requested(f, "DELETE /b/.mlopsfs-probe-left?uploadId=U1"));
     g_assert_true(requested(f, "DELETE /b/.mlopsfs-probe-left HTTP"));
     g_assert_false(requested(f, "DELETE /b/.mlopsfs-probe-left2"));
     g_assert_false(requested(f, "DELETE /b/.mlopsfs-probe-new"));
+}
+
+/* One trial had no object to try on: what it did not find may be there, in another bucket. */
+static void test_probe_incomplete(struct fixture *f, gconstpointer log)
+{
+    struct store *s = open_probing(f, NULL);
+    struct store_caps c;
+    take_puts(f, "b", 4);
+    take_puts(f, "other", TRIALS);
+    always(f, NULL, 501, "NotImplemented");
+    store_get_caps(s, "b", &c);
+    g_assert_true(c.put_if);
+    store_get_caps(s, "other", &c);
+    g_assert_true(c.put_if);
+    g_assert_true(requested(f, "PUT /other/.mlopsfs-probe-4-"));
+    store_get_caps(s, "third", &c);
+    g_assert_true(c.put_if);
+    g_assert_false(requested(f, "PUT /third/"));
     store_free(s);
+}
+
+/* An upload cannot be ended: its object stays, by which it is found later. */
+static void test_probe_upload_left(struct fixture *f, gconstpointer log)
+{
+    struct store *s = open_probing(f, NULL);
+    struct store_caps c;
+    take_puts(f, "b", TRIALS);
+    liar_add(f->liar, (struct liar_step){
+                          .match = "POST /b/.mlopsfs-probe-2-",
+                          .reply = liar_reply(200, "",
+                                              "<InitiateMultipartUploadResult><UploadId>U</UploadId>"
+                                              "</InitiateMultipartUploadResult>")});
+    always(f, NULL, 501, "NotImplemented");
+    store_get_caps(s, "b", &c);
+    store_free(s);
+    unsigned ended = 0, removed = 0, others = 0;
+    for (unsigned i = 0; i < liar_requests(f->liar); i++) {
+        g_autofree char *q = liar_request(f->liar, i);
+        bool of_upload = g_str_has_prefix(q, "DELETE /b/.mlopsfs-probe-2-");
+        const char *end = strstr(q, " HTTP/");
+        bool names = g_strstr_len(q, end - q, "uploadId=U") != NULL;
+        ended += of_upload && names;
+        removed += of_upload && !names;
+        others += g_str_has_prefix(q, "DELETE /b/.mlopsfs-probe-0-");
+    }
+    g_assert_cmpuint(ended, ==, 1);
+    g_assert_cmpuint(removed, ==, 0);
+    g_assert_cmpuint(others, ==, 1);
 }
 
 /* No key is left for a probe. */
@@ -264,6 +336,8 @@ int main(int argc, char **argv)
     CASE("probe-fails", test_probe_fails);
     CASE("probe-buckets", test_probe_buckets);
     CASE("probe-leftovers", test_probe_leftovers);
+    CASE("probe-incomplete", test_probe_incomplete);
+    CASE("probe-upload-left", test_probe_upload_left);
     CASE("probe-long", test_probe_long);
     int r = g_test_run();
     g_unlink(log);
