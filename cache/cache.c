@@ -125,6 +125,7 @@ int cache_new(const struct cache_params *p, struct cache **ret)
     c->on_conflict = p->on_conflict;
     c->parted = p->parted;
     plan_limits_init(&c->limits, p->part_size, reserve - PAGE);
+    c->limits.holes_max = p->holes_max ? p->holes_max : UINT64_MAX;
     c->disk = budget_new(disk - reserve);
     c->reserve = budget_new(reserve);
     c->spares = staging_spares_new(SPARES_MAX);

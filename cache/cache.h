@@ -44,6 +44,7 @@ struct cache_params {
     uint64_t disk;            /* ceiling for staging, bytes */
     unsigned uploads;         /* parts and big PUTs in flight at most, and sixteen times as many small ones; 0 = 16 */
     uint64_t part_size;       /* first parts' size, bytes; 0 = see cache/plan.h's schedule */
+    uint64_t holes_max;       /* most bytes of a file that nobody wrote, which an object has as zeros: a commit of more fails with EFBIG; 0: no limit */
     uint64_t local_sync_ns;   /* so long what was sealed may not be on the disk; 0 = 5 s */
     uint64_t untagged_ttl_ns; /* so long it is believed that an object has no tags; after that a commit that replaces it asks */
     uint64_t settle_ns;       /* so long a request that was given up may still have an effect; 0 = 30 s */

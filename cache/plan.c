@@ -26,6 +26,7 @@ void plan_limits_init(struct plan_limits *l, uint64_t part_size, uint64_t fetch_
         .copy_max = STORE_PART_MAX,
         .fetch_max = MAX(fetch_max, 2 * STORE_PART_MIN),
         .parts_max = STORE_PARTS_MAX,
+        .holes_max = UINT64_MAX,
     };
     for (unsigned n = 1; n <= l->parts_max; n += PARTS_PER_STEP)
         l->size_max += plan_part_size(l, n) * MIN(l->parts_max - n + 1, PARTS_PER_STEP);
@@ -195,6 +196,8 @@ int plan_make(const struct plan_input *in, const struct plan_limits *l, struct p
         ret->kind = PLAN_COPY;
         return 0;
     }
+    if (extents_bytes(in->map, 0, size, EXTENT_ZERO) > l->holes_max)
+        return -EFBIG;
     /* Bytes that exist only as parts can only become an object by way of them. */
     if (size <= l->part_size && !extents_has(in->map, 0, size, EXTENT_PUNCHED) &&
         extents_bytes(in->map, 0, size, EXTENT_BASE) <= l->fetch_max) {

@@ -25,10 +25,11 @@ struct plan_limits {
     uint64_t copy_max;  /* most bytes of one COPY or COPY_PART */
     uint64_t fetch_max; /* most bytes of the base that one part may have to fetch; ≥ 2 × part_min */
     unsigned parts_max;
+    uint64_t holes_max; /* most bytes that nobody has written, and that are stored as zeros all the same */
     uint64_t size_max; /* what the schedule can hold; an object's most, at most */
 };
 
-/* S3's limits. part_size 0: PLAN_PART_SIZE. */
+/* S3's limits, and no limit of holes. part_size 0: PLAN_PART_SIZE. */
 void plan_limits_init(struct plan_limits *l, uint64_t part_size, uint64_t fetch_max);
 uint64_t plan_part_size(const struct plan_limits *l, unsigned number);
 
@@ -67,7 +68,7 @@ struct plan {
     GArray *parts; /* struct plan_part, MULTIPART only; else NULL */
 };
 
-/* 0, or -EFBIG when the content cannot be cut into parts_max parts. */
+/* 0, or -EFBIG when the content cannot be cut into parts_max parts, or has more than holes_max ZERO bytes. */
 int plan_make(const struct plan_input *in, const struct plan_limits *l, struct plan *ret);
 void plan_clear(struct plan *p);
 #define _cleanup_plan_ __attribute__((cleanup(plan_clear)))

@@ -487,6 +487,14 @@ static bool may_copy_parts(const struct commit *c)
     return c->caps.copy_part && !c->base_gone && (!streamed || c->caps.copy_into_checksum_mpu);
 }
 
+static void tell_size(const struct commit *c)
+{
+    g_autofree char *size = g_format_size_full(extents_size(c->map), G_FORMAT_SIZE_IEC_UNITS);
+    g_autofree char *holes = g_format_size_full(extents_bytes(c->map, 0, UINT64_MAX, EXTENT_ZERO), G_FORMAT_SIZE_IEC_UNITS);
+    log_error("%s/%s: it has %s, of which nobody wrote %s: an object has no holes, and these would all be sent. That is more than holes_max, or "
+              "than an object can be: truncate the file, or raise holes_max", c->bucket, c->key, size, holes);
+}
+
 static int publish_planned(struct commit *c)
 {
     struct plan_input in = {
@@ -502,6 +510,8 @@ static int publish_planned(struct commit *c)
         .n_done = c->n_done,
     };
     int r = plan_make(&in, &c->cache->limits, &c->plan);
+    if (r == -EFBIG)
+        tell_size(c);
     if (r == 0)
         r = keep_find(c);
     if (r < 0)

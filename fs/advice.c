@@ -19,6 +19,9 @@ const char *advice_for(int err)
     case -ENOSPC:
     case -EDQUOT:
         return "there is no room for it: make some, and try again; it stays in the mount meanwhile";
+    case -EFBIG:
+        return "it is larger than an object can be, or more of it than holes_max was never written and would be sent as zeros: truncate it, "
+               "or mount with a larger holes_max; it stays in the mount meanwhile";
     default:
         return "it could not be stored: the log says more. It stays in the mount: try again, or copy it elsewhere";
     }

@@ -49,7 +49,6 @@ static const struct config_name conflict_names[] = {
     {"fail", CONFIG_CONFLICT_FAIL},
     {NULL},
 };
-
 static const struct config_name level_names[] = {
     {"error", LOG_ERR}, {"warning", LOG_WARNING}, {"notice", LOG_NOTICE},
     {"info", LOG_INFO}, {"debug", LOG_DEBUG},     {NULL},
@@ -103,6 +102,9 @@ const struct config_option config_options[] = {
              "uploads will free some, else it gets ENOSPC."},
     {"part_size", "Cache", CONFIG_SIZE, AT(part_size), "16M", .min = 5 * MIB, .max = 5 * GIB, .flags = CONFIG_ZERO_OK,
      .help = "Size of a multipart upload's first parts; they double after every 1,000 parts. 0 is the default."},
+    {"holes_max", "Cache", CONFIG_SIZE, AT(holes_max), "64G",
+     .help = "Bytes of a file that nobody wrote (truncate, seeking past the end), at most: an object has no holes, they are sent as zeros. A file "
+             "with more costs nothing here, and cannot be brought into the bucket: EFBIG. 0: no limit."},
     {"uploads", "Cache", CONFIG_UNSIGNED, AT(uploads), "16", .min = 1, .max = 256,
      .help = "Parts and big objects that are uploaded at the same time, at most; of objects up to 1 MiB sixteen times as many."},
     {"commit", "Cache", CONFIG_ENUM, AT(commit), "background", .names = commit_names,

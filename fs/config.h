@@ -40,6 +40,7 @@ struct config {
     char *cache_dir;       /* default: /var/cache/mlopsfs for root, else $XDG_CACHE_HOME/mlopsfs or ~/.cache/mlopsfs */
     uint64_t memory, disk; /* bytes */
     uint64_t part_size;    /* bytes; 0 = the schedule's */
+    uint64_t holes_max;    /* bytes of a file that nobody wrote and that are sent; 0 = no limit */
     unsigned uploads;
     int commit;            /* enum config_commit */
     int fsync;             /* enum config_fsync */

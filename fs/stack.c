@@ -224,6 +224,7 @@ static int open_cache(struct fs *fs, const struct config *c, const char *staging
         .disk = c->disk,
         .uploads = c->uploads,
         .part_size = c->part_size,
+        .holes_max = c->holes_max,
         .local_sync_ns = c->local_sync_ns,
         .untagged_ttl_ns = c->attr_ttl_ns,
         .committed = ns_committed,

@@ -10,7 +10,7 @@
 #include "cache/plan.h"
 #include "tests/lib/seed.h"
 
-static const struct plan_limits tiny = {
+static const struct plan_limits tiny = {.holes_max = UINT64_MAX,
     .part_size = 5,
     .part_min = 3,
     .part_max = 40,
@@ -228,6 +228,29 @@ static void test_schedule(void)
     g_assert_cmpint(check_plan(&in, &l), ==, PLAN_MULTIPART);
 }
 
+static void test_holes(void)
+{
+    struct plan_limits l;
+    plan_limits_init(&l, 0, 0);
+    _cleanup_extents_ struct extents *map = extents_new();
+    extents_set(map, 0, 1ULL << 40, EXTENT_ZERO, 0);
+    extents_set(map, 1 << 20, 4096, EXTENT_STAGED, 0);
+    struct plan_input in = {.map = map, .data_dirty = true};
+    g_assert_cmpint(check_plan(&in, &l), ==, PLAN_MULTIPART);
+    l.holes_max = (1ULL << 40) - 4096;
+    g_assert_cmpint(check_plan(&in, &l), ==, PLAN_MULTIPART);
+    l.holes_max--;
+    _cleanup_plan_ struct plan plan;
+    g_assert_cmpint(plan_make(&in, &l, &plan), ==, -EFBIG);
+    in.has_base = true; /* what has changed is not its content */
+    in.data_dirty = false;
+    in.headers_dirty = true;
+    in.base_size = 1ULL << 40;
+    in.copy_part = true;
+    g_assert_cmpint(plan_make(&in, &l, &plan), ==, 0);
+    plan_clear(&plan);
+}
+
 /* Appending to a big object moves little, as does a change in its middle. */
 static void test_edit(void)
 {
@@ -257,6 +280,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/plan/every-map", test_every_map);
+    g_test_add_func("/plan/holes", test_holes);
     g_test_add_func("/plan/random-maps", test_random_maps);
     g_test_add_func("/plan/few-parts", test_few_parts);
     g_test_add_func("/plan/clean", test_clean);

@@ -68,6 +68,12 @@ is "$(state "$MNT/other/c"):$(mnt_status dirty_files)" clean:0 "waits for all"
 release
 echo more >"$MNT/dir/a"
 is "$(state "$MNT/dir/a")" clean "what was closed is clean"
+truncate -s 1T "$MNT/holes" 2>"$T/err"
+like "$(<"$T/err")" "File too large" "a terabyte that nobody wrote cannot become an object"
+like "$(state "$MNT/holes")" "^failed: .*holes_max" "its state says why"
+is "$(stat -c %s "$MNT/holes"):$(mnt_status staged)" 1099511627776:0 "it is there, and costs nothing"
+cmd_ok "cut to what is needed" truncate -s 5 "$MNT/holes"
+is "$(state "$MNT/holes"):$(od -An -tx1 "$MNT/holes")" "clean: 00 00 00 00 00" "it is stored"
 hold "$MNT/dir/a"
 cat >"$T/terminal.py" <<'PY'
 import os, pty, sys

@@ -184,7 +184,8 @@ static void always(struct fixture *f, const char *match, int status, const char 
 static void take_puts(struct fixture *f, const char *bucket, unsigned without)
 {
     for (unsigned i = 0; i < TRIALS; i++) {
-        const char *match = g_intern_string(g_strdup_printf("PUT /%s/.mlopsfs-probe-%u-", bucket, i));
+        g_autofree char *key = g_strdup_printf("PUT /%s/.mlopsfs-probe-%u-", bucket, i);
+        const char *match = g_intern_string(key);
         if (i != without)
             liar_add(f->liar, (struct liar_step){.match = match, .reply = liar_reply(200, ETAG, "")});
         for (unsigned k = 0; i == 0 && k < 2; k++)
