@@ -82,6 +82,30 @@ struct cache_file *file_new(struct cache *c, struct journal *j, uint64_t number,
     return f;
 }
 
+struct question {
+    struct store *store;
+    char *bucket;
+};
+
+static void ask_caps(void *arg)
+{
+    struct question *q = arg;
+    struct store_caps caps;
+    store_get_caps(q->store, q->bucket, &caps);
+    g_free(q->bucket);
+    g_free(q);
+}
+
+/* A commit will soon want to know: it takes round trips. */
+static void expect_commit(struct cache *c, const char *bucket)
+{
+    if (atomic_flag_test_and_set(&c->caps_asked))
+        return;
+    struct question *q = g_new(struct question, 1);
+    *q = (struct question){c->store, g_strdup(bucket)};
+    workq_push(c->committers, ask_caps, q);
+}
+
 struct cache_file *cache_file_new(struct cache *c, const char *bucket, const char *key,
                                   const struct store_object *base, void *owner)
 {
@@ -97,6 +121,7 @@ struct cache_file *cache_file_new(struct cache *c, const char *bucket, const cha
         else
             f->fresh = true;
     } else {
+        expect_commit(c, bucket);
         f->fresh = true;
         f->data_dirty = true;
         f->gen = f->data_gen = 1;

@@ -41,6 +41,7 @@ struct cache {
     struct drafter *drafter;
     char *recovered, *origin; /* recovered NULL: what is not sealed is not kept */
     unsigned parked;          /* by cache_adopt() */
+    atomic_flag caps_asked;   /* what the server honours is being found out, or was */
     struct workq *deliver;    /* completions */
     struct workq *committers; /* commits: they block on the network */
     struct sweep *sweep;      /* ends uploads that belong to nothing */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * s3_op: what the parts of store_s3 share. Private to s3/store_s3.c, s3_request.c, s3_reply.c,
- * s3_parse.c, s3_date.c, s3_caps.c and s3_probe.c.
+ * s3_parse.c, s3_date.c, s3_caps.c, s3_probe.c and s3_trial.c.
  *
  * An s3_op is one request on its way: one HTTP exchange after the other until the request is done
  * (pages of a listing, a bucket found in another region, a corrected clock). It is touched by the

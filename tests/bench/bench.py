@@ -454,6 +454,7 @@ def arguments():
     p.add_argument("--only", help="contenders, separated by commas: mlopsfs, s3fs, rclone, curl, boto3")
     p.add_argument("--work", default="read,write", help="of read,write,small (read,write)")
     p.add_argument("--count", type=int, default=1000, help="small files (1000)")
+    p.add_argument("--bandwidth", metavar="MB/s", help="of each connection, by the same proxy")
     p.add_argument("--latency", metavar="MS", help="of each reply, by a proxy between all and the server")
     p.add_argument("--check", action="store_true", help="fail unless mlopsfs is 1.2 times as fast as the better of s3fs and rclone, with less CPU, and keeps to its memory")
     return p.parse_args()
@@ -565,8 +566,10 @@ def report(args, rows):
         print("%-22s %-9s %8s %8s %12s %10s  %s" % ("", "", UNIT[work], "of curl", cpu, "peak MiB", "sha256"))
         raw = rows.get((work, "curl"), {}).get("per_s")
         title = {"read": "read " + size, "write": "durable write " + size, "small": "cp of %d × 4 KiB" % args.count}[work]
+        if args.bandwidth:
+            title = "%s MB/s a connection: %s" % (args.bandwidth, title)
         if args.latency:
-            title = "%s ms: %s" % (args.latency, title)
+            title = "%s ms, %s" % (args.latency, title) if args.bandwidth else "%s ms: %s" % (args.latency, title)
         for (w, name), r in sorted(rows.items(), key=lambda i: -i[1].get("per_s", 0)):
             if w != work:
                 continue
@@ -635,7 +638,7 @@ def main():
                 c.down()
     report(args, rows)
     if args.json:
-        facts = {"size": args.size, "latency_ms": int(args.latency or 0), "count": args.count, "rounds": args.rounds, "cpus": os.cpu_count(), "kernel": platform.release()}
+        facts = {"size": args.size, "latency_ms": int(args.latency or 0), "connection_mb_per_s": int(args.bandwidth or 0), "count": args.count, "rounds": args.rounds, "cpus": os.cpu_count(), "kernel": platform.release()}
         with open(args.json, "w") as f:
             json.dump({**facts, "rows": list(rows.values())}, f, indent=1)
             f.write("\n")

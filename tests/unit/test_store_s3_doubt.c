@@ -86,7 +86,7 @@ static void test_size(struct fixture *f, gconstpointer data)
 
 /* Capabilities */
 
-enum { TRIALS = 9 }; /* each on a key of its own: .mlopsfs-probe-N-UUID */
+enum { TRIALS = 10 }; /* each on a key of its own: .mlopsfs-probe-N-UUID */
 
 static struct store *open_probing(struct fixture *f, const char *prefix)
 {
