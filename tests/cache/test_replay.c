@@ -378,6 +378,40 @@ static void test_whatever(void)
     crash_free(k);
 }
 
+/* The request was recorded by a close before it was made: its object is recognised, also when headers have changed in between. */
+static void test_foretold(void)
+{
+    for (int changed = 0; changed < 2; changed++) {
+        struct crash *k = crash_new(STORE_PUT, 1, true);
+        struct cache_file *f = cache_file_new(k->w.cache, "b", "k", NULL, &k->w);
+        struct cache_handle *h = cache_handle_new(f);
+        struct store_headers headers = {0}, got;
+        g_assert_cmpint(cache_write(h, "bytes", 5, 0, false, NULL), ==, 0);
+        store_headers_set_meta(&headers, "x", "1");
+        cache_file_suggest_headers(f, &headers);
+        g_assert_cmpint(cache_seal(h, NULL), ==, 0);
+        g_assert_nonnull(f->recorded_uuid);
+        store_headers_set_meta(&headers, "x", changed ? "2" : "1");
+        cache_file_suggest_headers(f, &headers);
+        g_assert_true(changed == (f->recorded_uuid == NULL));
+        g_assert_cmpint(flush(h), <, 0);
+        g_assert_true(k->dead);
+        cache_handle_free(h);
+        cache_file_unref(f);
+        uint64_t puts = count(&k->w, STORE_PUT);
+        f = only_file(k);
+        cache_file_headers(f, &got);
+        g_assert_cmpstr(store_headers_get_meta(&got, "x"), ==, changed ? "2" : "1");
+        g_assert_cmpint(cache_file_flush(f, NULL), ==, 0);
+        g_assert_cmpuint(count(&k->w, STORE_PUT), ==, puts);
+        assert_object(&k->w, "k", "bytes", 5);
+        cache_file_unref(f);
+        store_headers_clear(&headers);
+        store_headers_clear(&got);
+        crash_free(k);
+    }
+}
+
 /* Removed, and then it could not be: sealed again, it is there after a kill. */
 static void test_unorphan(void)
 {
@@ -569,6 +603,7 @@ int main(int argc, char **argv)
     g_test_add_func("/replay/sealed-twice", test_sealed_twice);
     g_test_add_func("/replay/tail", test_tail);
     g_test_add_func("/replay/whatever", test_whatever);
+    g_test_add_func("/replay/foretold", test_foretold);
     g_test_add_func("/replay/unorphan", test_unorphan);
     g_test_add_func("/replay/damaged", test_damaged);
     g_test_add_func("/replay/damaged-upload", test_damaged_upload);
